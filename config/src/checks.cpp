@@ -1,0 +1,306 @@
+#include "config/src/checks.hpp"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <map>
+#include <optional>
+#include <system_error>
+#include <utility>
+
+#include "config/src/address.hpp"
+#include "config/src/env_file.hpp"
+#include "config/src/files.hpp"
+#include "config/src/scalars.hpp"
+#include "config/src/text.hpp"
+
+namespace ostler::config {
+namespace {
+
+// The checks of one pool; `at(KEY)` is where a key was written, its node null if it was not.
+class PoolCheck {
+ public:
+  PoolCheck(Reader& reader, PoolDraft& draft, bool trusted)
+      : reader_(reader),
+        draft_(draft),
+        pool_(draft.pool),
+        host_(reader.host()),
+        trusted_(trusted) {}
+
+  void run() {
+    merge_env_file();
+    check_directory();
+    check_command();
+    check_tokens();
+    check_restart();
+    check_account();
+    for (std::size_t i = 0; i < pool_.listen.size(); ++i) check_listener(i);
+    check_fastcgi();
+  }
+
+ private:
+  [[nodiscard]] At at(std::string_view key) const { return descend(draft_.at, key); }
+  [[nodiscard]] bool faulty(std::string_view key) const { return reader_.is_faulty(at(key).path); }
+  void fault(const At& where, std::string message) {
+    reader_.faults().add(where, std::move(message));
+    reader_.mark_faulty(where.path);
+  }
+
+  void merge_env_file() {
+    if (!pool_.env_file) return;
+    const At where = at("env_file");
+    const auto user = pool_.user ? find_user(*pool_.user) : UserId{host_.uid, true};
+    const FileText file = read_file(*pool_.env_file, trusted_ && user && user->uid == 0);
+    if (!file.problem.empty()) return fault(where, quote(*pool_.env_file) + " " + file.problem);
+    EnvFile parsed = parse_env_file(file.text);
+    const auto source = std::make_shared<const Source>(Source{*pool_.env_file, {}, {}, {}});
+    for (auto& [line, problem] : parsed.problems) {
+      reader_.faults().add({source, line, 1}, where.path, std::move(problem));
+    }
+    pool_.env.merge(parsed.values);
+  }
+
+  void check_directory() {
+    if (!pool_.directory) return;
+    struct stat status {};
+    if (stat(pool_.directory->c_str(), &status) != 0) {
+      const std::string reason = std::generic_category().message(errno);
+      return fault(at("directory"), "the folder " + quote(*pool_.directory) + ": " + reason);
+    }
+    if (!S_ISDIR(status.st_mode)) {
+      return fault(at("directory"), quote(*pool_.directory) + " is not a folder");
+    }
+  }
+
+  void check_command() {
+    if (pool_.command.empty()) {
+      if (at("command").node != nullptr) return;  // has its fault already
+      return reader_.faults().add(draft_.place, draft_.at.path,
+                                  "needs a 'command', such as command: [/usr/bin/app, --flag]");
+    }
+    const std::string& name = pool_.command.front();
+    if (has_token(name)) {
+      return fault(at("command"), "the executable's own name cannot hold a token such as {slot}");
+    }
+    if (faulty("directory") || faulty("env_file")) return;
+    const auto path = pool_.env.find("PATH");
+    Found executable = find_executable(name, path == pool_.env.end() ? host_.path : path->second,
+                                       pool_.directory.value_or(host_.folder));
+    if (!executable.problem.empty()) return fault(at("command"), std::move(executable.problem));
+    pool_.executable = std::move(executable.path);
+  }
+
+  [[nodiscard]] static bool has_token(std::string_view text) {
+    static constexpr std::array<std::string_view, 5> kTokens = {"{fd}", "{fd:", "{slot}", "{pool}",
+                                                                "{generation}"};
+    return std::any_of(kTokens.begin(), kTokens.end(), [text](std::string_view token) {
+      return text.find(token) != std::string_view::npos;
+    });
+  }
+
+  void check_tokens() {
+    if (faulty("listen")) return;
+    const At command = at("command");
+    for (std::size_t i = 1; i < pool_.command.size(); ++i) {
+      const bool list = command.node->kind == NodeKind::kList;
+      check_fd_tokens(list ? item(command, i) : command, pool_.command[i]);
+    }
+    const At env = at("env");
+    for (const auto& [name, value] : pool_.env) {
+      const Entry* entry = env.node == nullptr ? nullptr : env.node->find(name);
+      check_fd_tokens(entry == nullptr ? at("env_file") : child(env, *entry), value);
+    }
+  }
+
+  void check_fd_tokens(const At& where, std::string_view text) {
+    if (pool_.listen.empty() && text.find("{fd}") != std::string_view::npos) {
+      fault(where, "holds {fd}, but the pool has no listener; give it one with 'listen:'");
+    }
+    constexpr std::string_view kOpen = "{fd:";
+    for (std::size_t from = text.find(kOpen); from != std::string_view::npos;
+         from = text.find(kOpen, from)) {
+      from += kOpen.size();
+      const std::size_t end = text.find('}', from);
+      if (end == std::string_view::npos) return;
+      check_fd_name(where, text.substr(from, end - from));
+    }
+  }
+
+  void check_fd_name(const At& where, std::string_view name) {
+    std::vector<std::string_view> names;
+    for (const Listener& listener : pool_.listen) names.push_back(listener.name);
+    if (std::find(names.begin(), names.end(), name) != names.end()) return;
+    std::string known = did_you_mean(name, names);
+    if (known.empty() && !names.empty()) known = "; there is " + shown(any_of(names));
+    if (names.empty()) known = "; the pool has none";
+    fault(where, "{fd:" + shown(name) + "} names no listener of this pool" + known);
+  }
+
+  void check_restart() {
+    const Restart& restart = pool_.restart;
+    if (restart.backoff <= restart.backoff_max) return;
+    if (faulty("restart.backoff") || faulty("restart.backoff_max")) return;
+    const At most = at("restart.backoff_max");
+    if (most.node == nullptr) {
+      return fault(at("restart.backoff"),
+                   "must not be above backoff_max, which is " + duration_text(restart.backoff_max));
+    }
+    fault(most, "must not be below backoff, which is " + duration_text(restart.backoff));
+  }
+
+  void check_account() {
+    if (pool_.user && !faulty("user")) check_user();
+    if (!pool_.group || faulty("group")) return;
+    const auto gid = find_group(*pool_.group);
+    if (!gid) {
+      fault(at("group"), "there is no group " + quote(*pool_.group));
+    } else if (*gid != host_.gid && !host_.may_set_group()) {
+      fault(at("group"), may_not_switch("group", *pool_.group));
+    }
+  }
+
+  void check_user() {
+    const auto user = find_user(*pool_.user);
+    if (!user) return fault(at("user"), "there is no user " + quote(*pool_.user));
+    if (user->uid != host_.uid && !host_.may_set_user()) {
+      return fault(at("user"), may_not_switch("user", *pool_.user));
+    }
+    if (!user->known && at("group").node == nullptr) {
+      fault(at("user"), "user " + quote(*pool_.user) +
+                            " has no entry in the user database, so its group is not known; give "
+                            "a 'group:' too");
+    }
+  }
+
+  [[nodiscard]] std::string may_not_switch(std::string_view what, const std::string& name) const {
+    return "the manager runs as " + quote(user_text(host_.uid)) + " and may not switch to the " +
+           std::string(what) + " " + quote(name) + "; start it as root, or leave '" +
+           std::string(what) + "' out";
+  }
+
+  void check_listener(std::size_t index) {
+    const Listener& listener = pool_.listen[index];
+    const At& where = draft_.listeners[index];
+    if (listener.address.kind == AddressKind::kTcp && !host_.may_bind(listener.address.port)) {
+      fault(address_at(where),
+            "ports below " + std::to_string(host_.first_free_port) +
+                " are for root and CAP_NET_BIND_SERVICE, and the manager runs as " +
+                quote(user_text(host_.uid)) + "; use a higher port, or inherit:NAME");
+    }
+    if (listener.user) {
+      const auto user = find_user(*listener.user);
+      const bool allowed = user && (user->uid == host_.uid || host_.may_give_files_away());
+      check_owner(descend(where, "user"), "user", *listener.user, user.has_value(), allowed);
+    }
+    if (listener.group) {
+      const auto gid = find_group(*listener.group);
+      const bool allowed = gid && (host_.in_group(*gid) || host_.may_give_files_away());
+      check_owner(descend(where, "group"), "group", *listener.group, gid.has_value(), allowed);
+    }
+  }
+
+  void check_owner(const At& where, const std::string& what, const std::string& name, bool exists,
+                   bool allowed) {
+    if (!exists) {
+      fault(where, "there is no " + what + " " + quote(name));
+    } else if (!allowed) {
+      fault(where, "the manager runs as " + quote(user_text(host_.uid)) +
+                       " and may not give a socket to the " + what + " " + quote(name) +
+                       "; start it as root, or leave '" + what + "' out");
+    }
+  }
+
+  [[nodiscard]] static At address_at(const At& listener) {
+    const At address = descend(listener, "address");
+    return address.node == nullptr ? listener : address;
+  }
+
+  void check_fastcgi() {
+    if (pool_.socket_protocol != SocketProtocol::kFastcgi || faulty("listen")) return;
+    if (pool_.listen.size() == 1) return;
+    fault(at("socket_protocol"),
+          "fastcgi needs exactly one listener (it becomes fd 0), and the "
+          "pool has " +
+              std::to_string(pool_.listen.size()));
+  }
+
+  Reader& reader_;
+  PoolDraft& draft_;
+  Pool& pool_;
+  const Host& host_;
+  bool trusted_;
+};
+
+// The listeners seen so far, so arranged that each new one is held against few of them.
+class Seen {
+ public:
+  struct Ref {
+    const PoolDraft* draft;
+    std::size_t index;
+    [[nodiscard]] const Listener& listener() const { return draft->pool.listen[index]; }
+  };
+
+  // One that collides with REF, if there is any; else REF is remembered.
+  std::optional<Ref> meet(const Ref& ref) {
+    const Address& address = ref.listener().address;
+    const bool tcp = address.kind == AddressKind::kTcp;
+    Group& group = groups_[tcp ? std::to_string(address.port) : address.text()];
+    const bool any = is_any_address(ref.listener());
+    if (const auto other = first(group.any, ref)) return other;
+    const auto same = group.by_text.find(address.text());
+    if (same != group.by_text.end() && collide(same->second.listener(), ref.listener())) {
+      return same->second;
+    }
+    if (any) {
+      if (const auto other = first(group.all, ref)) return other;
+      group.any.push_back(ref);
+    }
+    group.all.push_back(ref);
+    group.by_text.emplace(address.text(), ref);
+    return std::nullopt;
+  }
+
+ private:
+  struct Group {
+    std::vector<Ref> all, any;
+    std::map<std::string, Ref> by_text;
+  };
+
+  static std::optional<Ref> first(const std::vector<Ref>& refs, const Ref& ref) {
+    const auto found = std::find_if(refs.begin(), refs.end(), [&ref](const Ref& other) {
+      return collide(other.listener(), ref.listener());
+    });
+    if (found == refs.end()) return std::nullopt;
+    return *found;
+  }
+
+  std::map<std::string, Group> groups_;
+};
+
+}  // namespace
+
+void check_pool(Reader& reader, PoolDraft& draft, bool trusted) {
+  PoolCheck(reader, draft, trusted).run();
+}
+
+void check_listeners_apart(Reader& reader, const std::vector<PoolDraft>& drafts) {
+  Seen seen;
+  for (const PoolDraft& draft : drafts) {
+    for (std::size_t i = 0; i < draft.pool.listen.size(); ++i) {
+      const auto other = seen.meet({&draft, i});
+      if (!other) continue;
+      const std::string owner =
+          other->draft == &draft ? "this pool itself" : "pool " + quote(other->draft->pool.name);
+      const At& there = other->draft->listeners[other->index];
+      reader.faults().add(draft.listeners[i], shown(draft.pool.listen[i].address.text()) +
+                                                  " is taken: " + owner + " listens on " +
+                                                  shown(other->listener().address.text()) + " (" +
+                                                  there.node->place.text() + ")");
+    }
+  }
+}
+
+}  // namespace ostler::config

@@ -1,0 +1,34 @@
+// The files a configuration is read from: their bytes, whether others may write them, and which
+// ones a pattern stands for.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace ostler::config {
+
+constexpr std::size_t kMaxFileBytes = 1024 * 1024;
+
+// An absolute path without `.`, `..` and doubled slashes; PATH may be relative to FOLDER.
+std::string absolute_path(const std::string& path, const std::string& folder);
+
+struct FileText {
+  std::string text;
+  std::string problem;  // why there is no text: a clause that follows the file's name
+};
+// Reads a regular file of at most kMaxFileBytes. TRUSTED: also refuses one that anybody but root
+// may write or put another in the place of; what is checked is the file that is read.
+FileText read_file(const std::string& path, bool trusted);
+
+struct Matches {
+  std::vector<std::string> files;  // in order
+  std::string problem;
+};
+bool has_wildcard(std::string_view pattern);
+// The files that PATTERN (`*`, `?`, `[…]` in any component, relative to FOLDER) stands for. None is
+// no problem. Files whose names begin with a dot are not matched.
+Matches match_files(const std::string& pattern, const std::string& folder);
+
+}  // namespace ostler::config

@@ -1,0 +1,51 @@
+// What the manager is and may do on this machine, and what it finds there: read once, so that a
+// check can be made for another manager than the one that runs (and tested).
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace ostler::config {
+
+struct Host {
+  uid_t uid = 0;  // effective
+  gid_t gid = 0;
+  std::vector<gid_t> groups;       // supplementary
+  std::uint64_t capabilities = 0;  // effective, one bit each
+  int first_free_port = 1024;      // below it CAP_NET_BIND_SERVICE is needed
+  std::string path;                // PATH
+  std::string folder;              // working directory, absolute
+
+  static Host current();
+
+  [[nodiscard]] bool may_set_user() const;
+  [[nodiscard]] bool may_set_group() const;
+  [[nodiscard]] bool may_give_files_away() const;  // chown to anybody
+  [[nodiscard]] bool may_bind(std::uint16_t port) const;
+  [[nodiscard]] bool in_group(gid_t group) const;
+};
+
+// A user by name or number. `known` is whether the user database has an entry.
+struct UserId {
+  uid_t uid = 0;
+  bool known = false;
+};
+std::optional<UserId> find_user(const std::string& name);
+std::optional<gid_t> find_group(const std::string& name);
+std::string user_text(uid_t uid);  // the name, or the number if there is none
+std::string group_text(gid_t gid);
+
+// Finds an executable: PATH's folders are searched if COMMAND has no slash (relative ones are
+// skipped), else it is taken relative to FOLDER.
+struct Found {
+  std::string path;     // absolute
+  std::string problem;  // why there is none
+};
+Found find_executable(const std::string& command, const std::string& path,
+                      const std::string& folder);
+
+}  // namespace ostler::config

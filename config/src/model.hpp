@@ -1,0 +1,146 @@
+// The configuration as the rest of ostler sees it: plain values, validated, defaults filled in.
+//
+// `load()` (load.hpp) is the only producer: whoever holds a `Config` may rely on every range and
+// cross-reference that SPEC section 4 demands. Keys whose function is not built yet have no member
+// here; the loader refuses them. Nothing in this file knows YAML, the kernel or the manager.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace ostler::config {
+
+using Duration = std::chrono::nanoseconds;
+
+// How a listener's address was given. `kInherit` names a socket that systemd handed to the manager.
+enum class AddressKind { kTcp, kUnixPath, kUnixAbstract, kInherit };
+
+struct Address {
+  AddressKind kind = AddressKind::kTcp;
+  std::string host;        // kTcp: numeric or a name, no brackets; empty or "*" is any address
+  std::uint16_t port = 0;  // kTcp: 0 lets the kernel choose
+  std::string path;        // kUnixPath: absolute path; kUnixAbstract: without '@'; kInherit: NAME
+
+  // The canonical spelling, e.g. "tcp://[::1]:80"; two listeners collide if theirs are equal.
+  [[nodiscard]] std::string text() const;
+  bool operator==(const Address&) const = default;
+};
+
+struct Listener {
+  Address address;
+  std::string name;            // "http", "http1", … unless given; unique within the pool
+  int backlog = 2048;          // as for listen(2)
+  std::optional<bool> v6only;  // tcp on an IPv6 address: IPV6_V6ONLY; none: the system's default
+  unsigned mode = 0666;        // unix path: permission bits, whatever the umask
+  std::optional<std::string> user, group;  // unix path: owner
+  bool operator==(const Listener&) const = default;
+};
+
+enum class SocketProtocol { kSystemd, kFastcgi };
+
+// `workers: auto` is resolved by the manager, who knows its CPUs.
+struct AutoWorkers {
+  bool operator==(const AutoWorkers&) const = default;
+};
+using Workers = std::variant<AutoWorkers, int>;
+
+enum class ReadyMode { kAuto, kNotify, kAfter };
+struct Ready {
+  ReadyMode mode = ReadyMode::kAuto;
+  Duration after{};  // kAfter
+  bool operator==(const Ready&) const = default;
+};
+
+struct Timeouts {
+  Duration start = std::chrono::seconds(60);
+  std::optional<Duration> heartbeat = std::chrono::seconds(30);  // none: off
+  Duration stop = std::chrono::seconds(30);
+  bool operator==(const Timeouts&) const = default;
+};
+
+// A number of workers, or a share of the target, rounded up and at least 1.
+struct Surge {
+  int count = 1;
+  bool percent = false;
+  bool operator==(const Surge&) const = default;
+};
+
+struct Replace {
+  Surge surge;
+  Duration settle{0};
+  int attempts = 1;
+  bool operator==(const Replace&) const = default;
+};
+
+struct Restart {
+  Duration backoff = std::chrono::milliseconds(100);
+  Duration backoff_max = std::chrono::seconds(30);
+  int burst = 5;
+  Duration reset_after = std::chrono::seconds(10);
+  bool operator==(const Restart&) const = default;
+};
+
+enum class InheritEnv { kAll, kMinimal, kListed };
+
+enum class OutputMode { kForward, kInherit, kNull, kFile };
+struct Output {
+  OutputMode mode = OutputMode::kForward;
+  std::string path;  // kFile
+  bool operator==(const Output&) const = default;
+};
+
+struct Pool {
+  std::string name;
+  std::vector<std::string> command;        // argv, at least one; tokens not yet replaced
+  std::string executable;                  // command[0] as found: a path with a slash
+  std::optional<std::string> directory;    // absolute
+  std::map<std::string, std::string> env;  // env_file merged below env; tokens not yet replaced
+  std::optional<std::string> env_file;     // absolute; where env's first half came from
+  InheritEnv inherit_env = InheritEnv::kAll;
+  std::vector<std::string> inherit_names;  // kListed
+  std::optional<std::string> user, group;  // names or numbers, as written; seen to exist
+  std::optional<unsigned> umask;
+  std::vector<Listener> listen;
+  SocketProtocol socket_protocol = SocketProtocol::kSystemd;
+  Workers workers;
+  Ready ready;
+  Timeouts timeouts;
+  int stop_signal = 15;  // SIGTERM
+  Replace replace;
+  Restart restart;
+  Output output;
+  bool operator==(const Pool&) const = default;
+};
+
+struct Control {
+  std::optional<std::string> socket;  // absolute; none: control.sock in the runtime directory
+  std::optional<unsigned> mode;       // none: 0660 for root, 0600 otherwise
+  std::optional<std::string> group;
+  bool operator==(const Control&) const = default;
+};
+
+enum class LogLevel { kTrace, kDebug, kInfo, kWarning, kError };
+enum class LogFormat { kText, kJson };
+enum class LogOutput { kStderr, kFile, kJournald, kSyslog };
+struct Log {
+  LogLevel level = LogLevel::kInfo;
+  LogFormat format = LogFormat::kText;
+  LogOutput output = LogOutput::kStderr;
+  std::string path;  // kFile: absolute
+  bool operator==(const Log&) const = default;
+};
+
+struct Config {
+  std::string file;  // absolute path, or empty for the ad-hoc form
+  Control control;
+  Log log;
+  std::map<std::string, Pool> pools;
+  bool operator==(const Config&) const = default;
+};
+
+}  // namespace ostler::config

@@ -1,0 +1,180 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "stable.hpp"
+
+namespace ostler::config {
+namespace {
+
+using Options = std::vector<std::pair<std::string, std::string>>;
+
+Lines faults(const Stable& stable, const Options& options, const Lines& command = {"app"}) {
+  return texts(load_options(stable.host, options, command, {}).faults);
+}
+
+}  // namespace
+
+TEST_CASE("the ad-hoc form is a file with one pool") {
+  const Stable stable;
+  const Loaded loaded = load_options(stable.host,
+                                     {{"listen", "tcp://127.0.0.1:8080"},
+                                      {"listen", "unix:@x"},
+                                      {"workers", "3"},
+                                      {"accept", "shared"},
+                                      {"directory", "bin"},
+                                      {"env", "A=1"},
+                                      {"env", "B.C=x=y: {z}"},
+                                      {"inherit-env", "LANG,TZ"},
+                                      {"user", "root"},
+                                      {"umask", "22"},
+                                      {"ready", "2s"},
+                                      {"timeouts-heartbeat", "off"},
+                                      {"timeouts-stop", "5s"},
+                                      {"stop-signal", "INT"},
+                                      {"replace-surge", "50%"},
+                                      {"restart-backoff-max", "1m"},
+                                      {"restart-reset-after", "3"},
+                                      {"output", "null"},
+                                      {"socket", "c.sock"},
+                                      {"log-level", "debug"},
+                                      {"log-output", "./log"}},
+                                     {"app", "--fd", "{fd:http1}", "a: [b"}, {});
+  REQUIRE(texts(loaded.faults) == Lines{});
+  const Loaded file = stable.load(R"(
+control: {socket: c.sock}
+log: {level: debug, output: ./log}
+pools:
+  app:
+    command: [app, --fd, "{fd:http1}", "a: [b"]
+    listen: [tcp://127.0.0.1:8080, unix:@x]
+    workers: 3
+    directory: bin
+    env: {A: 1, B.C: "x=y: {z}"}
+    inherit_env: [LANG, TZ]
+    user: root
+    umask: 022
+    ready: {after: 2s}
+    timeouts: {heartbeat: off, stop: 5s}
+    stop_signal: INT
+    replace: {surge: 50%}
+    restart: {backoff_max: 1m, reset_after: 3}
+    output: null
+)");
+  REQUIRE(texts(file.faults) == Lines{});
+  CHECK(loaded.config.file.empty());
+  CHECK(loaded.config.pools == file.config.pools);
+  CHECK(loaded.config.control == file.config.control);
+  CHECK(loaded.config.log == file.config.log);
+}
+
+TEST_CASE("ready and inherit-env as words") {
+  const Stable stable;
+  const auto pool = [&](const Options& options) {
+    return load_options(stable.host, options, {"app"}, {}).config.pools.at("app");
+  };
+  CHECK(pool({{"ready", "notify"}}).ready.mode == ReadyMode::kNotify);
+  CHECK(pool({{"ready", "auto"}}).ready.mode == ReadyMode::kAuto);
+  CHECK(pool({{"inherit-env", "false"}}).inherit_env == InheritEnv::kMinimal);
+  CHECK(pool({{"inherit-env", "true"}}).inherit_env == InheritEnv::kAll);
+}
+
+TEST_CASE("faults name the option") {
+  const Stable stable;
+  CHECK(faults(stable, {{"workers", "x"}}) ==
+        Lines{"--workers: must be auto or a whole number from 0 to 10000, not 'x'"});
+  CHECK(faults(stable, {{"timeouts-stop", "5 s"}, {"listen", "8080"}}).size() == 2);
+  CHECK(has(faults(stable, {{"listen", "8080"}}), {"--listen: must be tcp://HOST:PORT"}));
+  CHECK(has(faults(stable, {{"listen", "tcp://:80"}, {"listen", "tcp://:80"}}),
+            {"--listen: tcp://*:80 is taken", "(--listen)"}));
+  CHECK(has(faults(stable, {{"ready", "soon"}}),
+            {"--ready: must be auto or notify or {after: 2s}, not 'soon'"}));
+  CHECK(has(faults(stable, {{"env", "A"}}), {"--env: must be NAME=VALUE, not 'A'"}));
+  CHECK(has(faults(stable, {{"env", "=A"}}), {"--env: is not a variable's name"}));
+  CHECK(has(faults(stable, {{"env", "A=1"}, {"env", "A=2"}}), {"--env: sets 'A' twice"}));
+  CHECK(has(faults(stable, {{"workers", "1"}, {"workers", "2"}}), {"--workers: is given twice"}));
+  CHECK(has(faults(stable, {{"wrokers", "1"}}),
+            {"--wrokers: unknown option; did you mean 'workers'?"}));
+  CHECK(has(faults(stable, {{"user", ""}}), {"--user: must be a name or a number"}));
+  CHECK(has(faults(stable, {{"user", "\xFF"}}), {"--user: is not valid UTF-8"}));
+  CHECK(has(faults(stable, {{"log-level", "loud"}}), {"--log-level: must be trace"}));
+  CHECK(has(faults(stable, {{"socket", "/" + std::string(100, 'x')}}),
+            {"--socket: must be at most 100 bytes long"}));
+}
+
+TEST_CASE("the command") {
+  const Stable stable;
+  CHECK(faults(stable, {}, {}) == Lines{"COMMAND: names no executable"});
+  CHECK(has(faults(stable, {}, {"none"}), {"COMMAND: 'none' is in no folder of PATH"}));
+  CHECK(has(faults(stable, {}, {"app", "{fd}"}),
+            {"COMMAND[1]: holds {fd}, but the pool has no listener"}));
+  CHECK(has(faults(stable, {}, {"app", "\xFF"}), {"COMMAND: is not valid UTF-8"}));
+}
+
+TEST_CASE("--set goes with the ad-hoc form too") {
+  const Stable stable;
+  LoadOptions options;
+  options.overrides = {{"pools.app.workers", "2"}};
+  CHECK(std::get<int>(
+            load_options(stable.host, {}, {"app"}, options).config.pools.at("app").workers) == 2);
+}
+
+TEST_CASE("options of what is not available yet are refused by name") {
+  const Stable stable;
+  for (const Options& options :
+       {Options{{"accept", "reuseport"}}, Options{{"spawn", "template"}},
+        Options{{"recycle-requests", "5"}}, Options{{"recycle", "off"}},
+        Options{{"dispatch", "random"}}, Options{{"timeouts-request", "5s"}},
+        Options{{"limits-memory", "1G"}}, Options{{"worker-class", "sync"}}}) {
+    CAPTURE(options.front().first);
+    const Lines lines = faults(stable, options);
+    REQUIRE(lines.size() == 1);
+    CHECK(lines.front().starts_with("--" + options.front().first + ": "));
+    CHECK(lines.front().ends_with("is not available in this version"));
+  }
+}
+
+TEST_CASE("the list of options") {
+  Lines names;
+  for (const AdHocOption& option : ad_hoc_options()) {
+    CAPTURE(option.name);
+    CHECK(option.help.size() > 5);
+    CHECK(option.help.find('\n') == std::string::npos);
+    names.push_back(option.name);
+  }
+  CHECK(names == Lines{"listen",
+                       "workers",
+                       "directory",
+                       "env",
+                       "env-file",
+                       "inherit-env",
+                       "user",
+                       "group",
+                       "umask",
+                       "accept",
+                       "socket-protocol",
+                       "spawn",
+                       "ready",
+                       "timeouts-start",
+                       "timeouts-heartbeat",
+                       "timeouts-stop",
+                       "stop-signal",
+                       "replace-surge",
+                       "replace-settle",
+                       "replace-attempts",
+                       "restart-backoff",
+                       "restart-backoff-max",
+                       "restart-burst",
+                       "restart-reset-after",
+                       "output",
+                       "socket",
+                       "log-level",
+                       "log-format",
+                       "log-output"});
+  const auto stop =
+      std::find_if(ad_hoc_options().begin(), ad_hoc_options().end(),
+                   [](const AdHocOption& option) { return option.name == "timeouts-stop"; });
+  CHECK(stop->help == "from the stop signal to SIGKILL (default 30s)");
+}
+
+}  // namespace ostler::config
