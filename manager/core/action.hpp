@@ -1,0 +1,188 @@
+// All that the core can ask of the shell. Whatever can fail comes back as an event.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/failure.hpp"
+#include "core/ids.hpp"
+
+namespace ostler::core {
+
+// Bind and listen, or adopt. Answered by ListenerOpened or ListenerFailed.
+struct OpenListener {
+  std::string key;
+  LaunchId launch;  // a pool that has this listener; its configuration holds the details
+  bool operator==(const OpenListener&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(key)(launch);
+  }
+};
+
+struct CloseListener {
+  std::string key;
+  bool operator==(const CloseListener&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(key);
+  }
+};
+
+// Start a process. Answered by Spawned or SpawnFailed; after Spawned, by one Exited.
+struct Spawn {
+  WorkerId worker;
+  PoolId pool;
+  std::string pool_name;
+  int slot = 0;
+  Generation generation = 0;
+  LaunchId launch;
+  bool operator==(const Spawn&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(worker)(pool)(pool_name)(slot)(generation)(launch);
+  }
+};
+
+enum class SignalKind {
+  kStop,   // the pool's stop signal, to the worker
+  kAbort,  // SIGABRT, to the worker
+  kKill,   // SIGKILL, to the worker and everything it started
+};
+// Sent only between Spawned and Exited.
+struct SignalWorker {
+  WorkerId worker;
+  SignalKind kind = SignalKind::kStop;
+  bool operator==(const SignalWorker&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(worker)(kind);
+  }
+};
+
+// No worker and no plan refers to this launch any more.
+struct DropLaunch {
+  LaunchId launch;
+  bool operator==(const DropLaunch&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(launch);
+  }
+};
+
+// Why a worker was told to go, or kNone.
+enum class StopCause {
+  kNone,
+  kReplaced,    // by a reload, a restart or a recycle: its successor serves
+  kRolledBack,  // it belongs to a generation that failed
+  kScaledDown,
+  kRemoved,    // its pool is gone from the configuration
+  kStop,       // the manager stops
+  kRequested,  // an operator drained or killed it
+  kItself,     // it said STOPPING=1
+  kFault,      // it hung, or never became ready
+};
+// One word for logs and events: "replaced", "scaled-down"…
+const char* word(StopCause cause);
+
+enum class NoteKind {
+  kWorkerStarting,
+  kWorkerReady,
+  kWorkerStopping,  // cause
+  kWorkerExited,    // as expected; cause
+  kWorkerFailed,    // failure; value: milliseconds until the slot tries again, 0 at once
+  kWorkerUnkillable,
+  kReloadStarted,
+  kReloadFailing,   // failure: why it is being rolled back
+  kReloadFinished,  // outcome
+  kPoolScaled,      // value: the new target
+  kPoolReady,       // reached its target for the first time, or again
+  kPoolRemoved,
+  kManagerReady,  // every pool has reached its target once
+  kManagerStopping,
+  kClockJumped,  // value: milliseconds the manager stood still
+};
+
+enum class Outcome {
+  kDone,
+  kReloaded,
+  kRolledBack,
+  kRejected,  // nothing was changed: `errors`
+  kFailed,    // a recycle whose successor failed: `reason`
+  kNotFound,
+  kStopping,  // the manager stops; what was asked is not done (any more)
+  kBusy,      // too many requests wait
+};
+
+// Something worth telling: becomes a log line and an event for those who follow.
+struct Note {
+  NoteKind kind = NoteKind::kWorkerStarting;
+  std::string pool;
+  int slot = -1;  // -1: not about a worker
+  WorkerId worker;
+  Generation generation = 0;
+  StopCause cause = StopCause::kNone;
+  std::optional<Failure> failure;
+  std::int64_t value = 0;
+  Outcome outcome = Outcome::kDone;
+  bool operator==(const Note&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(kind)(pool)(slot)(worker)(generation)(cause)(failure)(value)(outcome);
+  }
+};
+
+// How a reload went for one pool.
+struct PoolOutcome {
+  std::string pool;
+  Outcome outcome = Outcome::kReloaded;
+  Generation generation = 0;  // the one in force now
+  int replaced = 0;           // workers replaced, those replaced back included
+  Duration took{};
+  int cut_off = 0;  // workers that had to be killed because their drain took too long
+  std::optional<Failure> reason;
+  WorkerId failed;  // the worker `reason` is about: the shell has its last output
+  bool operator==(const PoolOutcome&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(pool)(outcome)(generation)(replaced)(took)(cut_off)(reason)(failed);
+  }
+};
+
+struct Reply {
+  OperationId op;
+  Outcome outcome = Outcome::kDone;
+  std::vector<PoolOutcome> pools;  // reload, restart
+  std::vector<Failure> errors;     // kRejected: listeners that could not be opened
+  std::optional<Failure> reason;   // kFailed
+  WorkerId worker;                 // recycle: the successor, or the one that failed
+  bool operator==(const Reply&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(op)(outcome)(pools)(errors)(reason)(worker);
+  }
+};
+
+enum class ExitReason {
+  kStopped,
+  kNoListener,     // at first start: a socket could not be opened
+  kAllPoolsFailed  // at first start: no pool got a single worker ready
+};
+// Everything is over; nothing follows.
+struct ExitManager {
+  ExitReason reason = ExitReason::kStopped;
+  bool operator==(const ExitManager&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(reason);
+  }
+};
+
+using Action = std::variant<OpenListener, CloseListener, Spawn, SignalWorker, DropLaunch, Note,
+                            Reply, ExitManager>;
+using Actions = std::vector<Action>;
+
+}  // namespace ostler::core

@@ -1,0 +1,517 @@
+#include "core/core.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/limits.hpp"
+#include "core/machine.hpp"
+
+namespace ostler::core {
+
+Core::Core(std::uint64_t seed) {
+  state_.jitter = seed;
+}
+
+Core::Core(State state) : state_(std::move(state)) {}
+
+std::optional<Time> Core::step(const Event& event, Time now, Actions& actions) {
+  apply(event, now, actions);
+  return reconcile(now, actions);
+}
+
+void Core::apply(const Event& event, Time now, Actions& actions) {
+  if (state_.exited) return;
+  Machine machine(state_, now, actions);
+  machine.notice_time();
+  std::visit([&](const auto& what) { machine.on(what); }, event);
+}
+
+std::optional<Time> Core::reconcile(Time now, Actions& actions) {
+  if (state_.exited) return std::nullopt;
+  Machine machine(state_, now, actions);
+  machine.notice_time();
+  return machine.reconcile();
+}
+
+// A manager that stood still has missed what its workers said meanwhile: every deadline moves by
+// the time it lost, and by a grace in which it can catch up on what they said.
+void Machine::notice_time() {
+  if (state_.promised && now_ > *state_.promised + limits::kLate) {
+    const Duration stood = now_ - *state_.promised;
+    const Duration lost = stood + limits::kGrace;
+    for (auto& [id, pool] : state_.pools) {
+      for (auto& [worker_id, worker] : pool.workers) {
+        if (worker.deadline) *worker.deadline += lost;
+        if (worker.last_beat) *worker.last_beat += lost;
+        // Nobody saw whether it stayed up meanwhile.
+        if (worker.ready() && !worker.proven) worker.ready_at += stood;
+        if (worker.active() && !worker.ready()) worker.started += stood;
+      }
+    }
+    Note jumped;
+    jumped.kind = NoteKind::kClockJumped;
+    jumped.value = std::chrono::duration_cast<std::chrono::milliseconds>(stood).count();
+    act(jumped);
+    touch_all();
+    state_.promised = now_;
+  }
+  state_.now = now_;
+}
+
+void Machine::on(const PlanAccepted& event) {
+  const bool full = state_.queued.size() >= limits::kQueuedReloads;
+  if (state_.stopping || (state_.reload && full)) {
+    for (const PoolPlan& pool : event.plan.pools) release(pool.launch);
+    return reply(event.op, state_.stopping ? Outcome::kStopping : Outcome::kBusy);
+  }
+  if (state_.reload) {
+    state_.queued.emplace_back(event);
+    return;
+  }
+  start_reload(event);
+}
+
+void Machine::on(const RestartRequested& event) {
+  if (state_.stopping) return reply(event.op, Outcome::kStopping);
+  if (state_.reload) {
+    if (state_.queued.size() >= limits::kQueuedReloads) return reply(event.op, Outcome::kBusy);
+    state_.queued.emplace_back(event);
+    return;
+  }
+  start_restart(event);
+}
+
+void Machine::on(const ScaleRequested& event) {
+  const auto found = std::ranges::find_if(state_.pools, [&](const auto& entry) {
+    return entry.second.name == event.pool && !entry.second.removed;
+  });
+  if (found == state_.pools.end()) return reply(event.op, Outcome::kNotFound);
+  if (state_.stopping) return reply(event.op, Outcome::kStopping);
+  Pool& pool = found->second;
+  switch (event.kind) {
+    case ScaleKind::kSet:
+      pool.scaled = std::clamp(event.value, 0, limits::kWorkersPerPool);
+      break;
+    case ScaleKind::kAdd: {
+      const int difference =
+          std::clamp(event.value, -limits::kWorkersPerPool, limits::kWorkersPerPool);
+      pool.scaled = std::clamp(pool.target() + difference, 0, limits::kWorkersPerPool);
+      break;
+    }
+    case ScaleKind::kReset:
+      pool.scaled.reset();
+      break;
+  }
+  if (pool.rollout) {
+    pool.rollout->rescaled = true;
+    pool.rollout->scaled_before = pool.scaled;  // a rollback keeps it
+  }
+  note(pool, NoteKind::kPoolScaled, pool.target());
+  touch(pool);
+  reply(event.op, Outcome::kDone);
+}
+
+void Machine::on(const WorkerRequested& event) {
+  Pool* pool = nullptr;
+  Worker* worker = find(event.worker, &pool);
+  if (worker == nullptr) return reply(event.op, Outcome::kNotFound);
+  if (state_.operations.size() >= limits::kOperations) return reply(event.op, Outcome::kBusy);
+  const bool recycle = event.request == WorkerRequest::kRecycle;
+  if (recycle && (state_.stopping || pool->removed)) return reply(event.op, Outcome::kStopping);
+  switch (event.request) {
+    case WorkerRequest::kRecycle:
+      worker->recycle = true;
+      break;
+    case WorkerRequest::kDrain:
+      if (worker->active()) retire(*pool, *worker, StopCause::kRequested);
+      break;
+    case WorkerRequest::kKill:
+      if (worker->active()) worker->cause = StopCause::kRequested;
+      if (worker->state != WorkerState::kKilling) kill(*worker);
+      break;
+  }
+  touch(*pool);
+  state_.operations.push_back({event.op, event.request, pool->id, worker->slot, worker->id});
+}
+
+void Machine::on(const StopRequested& event) {
+  reply(event.op, Outcome::kDone);
+  begin_stop(event.now);
+}
+
+void Machine::begin_stop(bool now) {
+  if (!state_.stopping) {
+    state_.stopping = true;
+    Note stopping;
+    stopping.kind = NoteKind::kManagerStopping;
+    act(stopping);
+    abandon_reload();
+    std::erase_if(state_.operations, [&](const WorkerOperation& operation) {
+      if (operation.request != WorkerRequest::kRecycle) return false;
+      reply(operation.op, Outcome::kStopping);
+      return true;
+    });
+  }
+  if (now) kill_everything();
+  touch_all();
+}
+
+void Machine::kill_everything() {
+  state_.stopping_now = true;
+  for (auto& [id, pool] : state_.pools) {
+    for (auto& [worker_id, worker] : pool.workers) {
+      if (worker.active()) worker.cause = StopCause::kStop;
+      if (worker.state != WorkerState::kKilling) kill(worker);
+    }
+  }
+}
+
+void Machine::on(const Spawned& event) {
+  Pool* pool = nullptr;
+  Worker* worker = find(event.worker, &pool);
+  if (worker == nullptr || worker->spawned) {
+    ++state_.ignored;
+    return;
+  }
+  worker->spawned = true;
+  touch(*pool);
+  switch (worker->state) {
+    case WorkerState::kSpawning:
+      worker->state = WorkerState::kStarting;
+      break;
+    case WorkerState::kDraining:
+      worker->deadline = now_ + pool->generations.at(worker->generation).stop_timeout;
+      signal(*worker, SignalKind::kStop);
+      break;
+    case WorkerState::kAborting:
+    case WorkerState::kKilling:
+      kill(*worker);
+      break;
+    case WorkerState::kStarting:
+    case WorkerState::kReady:
+      break;  // not before Spawned
+  }
+}
+
+void Machine::on(const SpawnFailed& event) {
+  Pool* pool = nullptr;
+  Worker* worker = find(event.worker, &pool);
+  if (worker == nullptr || worker->spawned) {
+    ++state_.ignored;
+    return;
+  }
+  Failure failure;
+  failure.kind = FailureKind::kSpawn;
+  failure.stage = event.stage;
+  failure.error = event.error;
+  const Worker gone = *worker;
+  pool->workers.erase(gone.id);
+  touch(*pool);
+  if (gone.active() || gone.cause == StopCause::kFault) return died(*pool, gone, failure);
+  note(*pool, gone, NoteKind::kWorkerExited, failure);
+}
+
+void Machine::on(const WorkerSigned& event) {
+  Pool* pool = nullptr;
+  Worker* worker = find(event.worker, &pool);
+  if (worker == nullptr || !worker->spawned) {
+    ++state_.ignored;
+    return;
+  }
+  if (!worker->active()) return;  // it may talk until it is gone; nothing depends on it
+  switch (event.sign) {
+    case WorkerSign::kReady:
+      if (worker->state == WorkerState::kStarting) become_ready(*pool, *worker);
+      break;
+    case WorkerSign::kHeartbeat: {
+      // The first one makes a deadline; later ones only move it, which a step finds out by itself.
+      const bool first = !worker->last_beat;
+      worker->last_beat = first ? now_ : std::max(*worker->last_beat, now_);  // grace stays
+      if (first) touch(*pool);
+      return;
+    }
+    case WorkerSign::kStopping:
+      worker->state = WorkerState::kDraining;
+      worker->cause = StopCause::kItself;
+      worker->deadline = now_ + pool->generations.at(worker->generation).stop_timeout;
+      note(*pool, *worker, NoteKind::kWorkerStopping);
+      break;
+    case WorkerSign::kTrigger: {
+      Failure failure;
+      failure.kind = FailureKind::kTrigger;
+      failure.was_ready = worker->was_ready;
+      failure.after = now_ - worker->started;
+      abort(*pool, *worker, failure);
+      break;
+    }
+  }
+  touch(*pool);
+}
+
+void Machine::on(const TimeoutExtended& event) {
+  Pool* pool = nullptr;
+  Worker* worker = find(event.worker, &pool);
+  if (worker == nullptr) {
+    ++state_.ignored;
+    return;
+  }
+  const bool extensible =
+      worker->state == WorkerState::kStarting || worker->state == WorkerState::kDraining;
+  if (!extensible || !worker->deadline) return;
+  const Duration by = std::clamp(event.by, Duration{0}, limits::kExtension);
+  worker->deadline = std::max(*worker->deadline, now_ + by);
+  touch(*pool);
+}
+
+// Why an exit is a failure; nullopt if the worker was to go.
+std::optional<Failure> Machine::death_of(const Worker& worker, const Exited& event) const {
+  switch (worker.cause) {
+    case StopCause::kReplaced:
+    case StopCause::kRolledBack:
+    case StopCause::kScaledDown:
+    case StopCause::kRemoved:
+    case StopCause::kStop:
+    case StopCause::kRequested:
+      return std::nullopt;
+    case StopCause::kNone:
+    case StopCause::kItself:
+    case StopCause::kFault:
+      break;
+  }
+  Failure failure;
+  if (worker.fault && worker.cause == StopCause::kFault) {
+    failure = *worker.fault;
+  } else {
+    failure.kind = event.signaled ? FailureKind::kSignaled : FailureKind::kExited;
+    failure.code = event.code;
+    failure.after = now_ - worker.started;
+  }
+  failure.core_dumped = event.core_dumped;
+  failure.was_ready = worker.was_ready;
+  return failure;
+}
+
+void Machine::on(const Exited& event) {
+  Pool* pool = nullptr;
+  Worker* worker = find(event.worker, &pool);
+  if (worker == nullptr || !worker->spawned) {
+    ++state_.ignored;
+    return;
+  }
+  const Worker gone = *worker;
+  pool->workers.erase(gone.id);
+  touch(*pool);
+  if (const auto failure = death_of(gone, event)) return died(*pool, gone, *failure);
+  Failure how;
+  how.kind = event.signaled ? FailureKind::kSignaled : FailureKind::kExited;
+  how.code = event.code;
+  how.was_ready = gone.was_ready;
+  how.after = now_ - gone.started;
+  note(*pool, gone, NoteKind::kWorkerExited, gone.fault ? *gone.fault : how);
+}
+
+// A worker is gone that was not told to go. `worker` is no longer in the table.
+void Machine::died(Pool& pool, Worker worker, const Failure& failure) {
+  if (state_.stopping || pool.removed) {
+    return note(pool, worker, NoteKind::kWorkerExited, failure);
+  }
+  ++pool.restarts;
+  pool.last_error = LastError{failure, worker.slot, worker.id, worker.generation, now_};
+  const auto slot = pool.slots.find(worker.slot);
+  const bool on_trial = pool.rollout && !worker.proven;
+  const bool of_new =
+      on_trial && !pool.rollout->rolling_back && worker.generation == pool.rollout->to;
+  if (of_new) {
+    Rollout& rollout = *pool.rollout;
+    const PoolPlan& plan = pool.generations.at(worker.generation);
+    ++rollout.failures;
+    const Duration delay = spread(plan.backoff, plan.backoff_max);
+    const bool again = rollout.failures < plan.attempts;
+    if (again) rollout.retry_at = now_ + delay;
+    note(pool, worker, NoteKind::kWorkerFailed, failure,
+         again ? std::chrono::duration_cast<std::chrono::milliseconds>(delay).count() : 0);
+    if (!again) roll_back(pool, failure, worker.id);
+    return;
+  }
+  if (slot != pool.slots.end()) {
+    back_off(slot->second, worker, pool.generations.at(worker.generation));
+  }
+  const bool waits = slot != pool.slots.end() && slot->second.retry_at.has_value();
+  const auto wait = waits ? *slot->second.retry_at - now_ : Duration{0};
+  note(pool, worker, NoteKind::kWorkerFailed, failure,
+       std::chrono::duration_cast<std::chrono::milliseconds>(wait).count());
+  successor_failed(pool, worker, failure);
+  if (!pool.rollout) return;
+  if (pool.rollout->rolling_back) {
+    // The old generation cannot be had back either: say so now, and go on trying.
+    if (on_trial && waits && pool.rollout->from == worker.generation) {
+      finish_rollout(pool, Outcome::kRolledBack);
+    }
+  } else if (waits && worker.generation == pool.rollout->to) {
+    roll_back(pool, failure, worker.id);  // it proved itself, and then began to crash in a loop
+  }
+}
+
+void Machine::back_off(Slot& slot, const Worker& worker, const PoolPlan& plan) {
+  slot.retry_at.reset();
+  if (worker.was_ready && now_ - worker.ready_at >= plan.reset_after) {
+    slot.quick_deaths = 0;
+    slot.doublings = 0;
+    return;
+  }
+  ++slot.quick_deaths;
+  if (worker.was_ready && slot.quick_deaths <= plan.burst) return;
+  Duration delay = plan.backoff;
+  for (int i = 0; i < slot.doublings && delay < plan.backoff_max; ++i) delay *= 2;
+  slot.retry_at = now_ + spread(std::min(delay, plan.backoff_max), plan.backoff_max);
+  slot.doublings = std::min(slot.doublings + 1, limits::kBackoffDoublings);
+}
+
+// A recycle whose successor does not come up is given up: the old worker stays.
+void Machine::successor_failed(Pool& pool, const Worker& worker, const Failure& failure) {
+  if (worker.proven) return;
+  for (auto& entry : pool.workers) {
+    Worker& old = entry.second;
+    if (old.slot != worker.slot || !old.active() || !old.recycle) continue;
+    old.recycle = false;
+    std::erase_if(state_.operations, [&](const WorkerOperation& operation) {
+      if (operation.worker != old.id || operation.request != WorkerRequest::kRecycle) return false;
+      reply(operation.op, Outcome::kFailed, worker.id, failure);
+      return true;
+    });
+  }
+}
+
+// Ten per cent to either side, from a generator that is part of the state (splitmix64).
+Duration Machine::spread(Duration delay, Duration most) {
+  std::uint64_t z = (state_.jitter += 0x9e3779b97f4a7c15U);
+  z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
+  z = (z ^ (z >> 27U)) * 0x94d049bb133111ebU;
+  z ^= z >> 31U;
+  const auto tenth = delay.count() / 10;
+  if (tenth == 0) return delay;
+  const auto offset = static_cast<Duration::rep>(z % static_cast<std::uint64_t>(2 * tenth + 1));
+  return std::min(delay - Duration(tenth) + Duration(offset), most);
+}
+
+void Machine::spawn(Pool& pool, int slot, Generation generation) {
+  const PoolPlan& plan = pool.generations.at(generation);
+  Worker worker;
+  worker.id = WorkerId{++state_.last_id};
+  worker.slot = slot;
+  worker.generation = generation;
+  worker.started = now_;
+  worker.deadline = now_ + plan.start_timeout;
+  --spawns_left_;
+  act(Spawn{worker.id, pool.id, pool.name, slot, generation, plan.launch});
+  note(pool, worker, NoteKind::kWorkerStarting);
+  pool.workers.emplace(worker.id, worker);
+}
+
+void Machine::become_ready(Pool& pool, Worker& worker) {
+  worker.state = WorkerState::kReady;
+  worker.was_ready = true;
+  worker.ready_at = now_;
+  worker.deadline.reset();
+  if (worker.last_beat) worker.last_beat = now_;
+  state_.any_ready = true;
+  if (pool.generations.at(worker.generation).settle == Duration{0}) worker.proven = true;
+  note(pool, worker, NoteKind::kWorkerReady);
+}
+
+void Machine::retire(Pool& pool, Worker& worker, StopCause cause) {
+  worker.state = WorkerState::kDraining;
+  worker.cause = cause;
+  worker.deadline = now_ + pool.generations.at(worker.generation).stop_timeout;
+  note(pool, worker, NoteKind::kWorkerStopping);
+  if (worker.spawned) signal(worker, SignalKind::kStop);
+}
+
+void Machine::abort(Pool& pool, Worker& worker, const Failure& failure) {
+  worker.cause = StopCause::kFault;
+  worker.fault = failure;
+  note(pool, worker, NoteKind::kWorkerStopping, failure);
+  if (!worker.spawned) return kill(worker);
+  worker.state = WorkerState::kAborting;
+  worker.deadline = now_ + limits::kAbort;
+  signal(worker, SignalKind::kAbort);
+}
+
+void Machine::kill(Worker& worker) {
+  worker.state = WorkerState::kKilling;
+  worker.deadline = now_ + limits::kKillAgain;
+  if (worker.spawned) signal(worker, SignalKind::kKill);
+}
+
+void Machine::signal(const Worker& worker, SignalKind kind) {
+  act(SignalWorker{worker.id, kind});
+}
+
+Worker* Machine::find(WorkerId id, Pool** pool) {
+  for (auto& [pool_id, candidate] : state_.pools) {
+    const auto found = candidate.workers.find(id);
+    if (found == candidate.workers.end()) continue;
+    *pool = &candidate;
+    return &found->second;
+  }
+  return nullptr;
+}
+
+void Machine::touch_all() {
+  for (const auto& [id, pool] : state_.pools) state_.touched.insert(id);
+}
+
+void Machine::reply(OperationId op, Outcome outcome, WorkerId worker,
+                    std::optional<Failure> reason) {
+  if (!op) return;
+  Reply answer;
+  answer.op = op;
+  answer.outcome = outcome;
+  answer.worker = worker;
+  answer.reason = std::move(reason);
+  act(std::move(answer));
+}
+
+void Machine::note(const Pool& pool, const Worker& worker, NoteKind kind,
+                   std::optional<Failure> failure, std::int64_t value) {
+  Note note;
+  note.kind = kind;
+  note.pool = pool.name;
+  note.slot = worker.slot;
+  note.worker = worker.id;
+  note.generation = worker.generation;
+  note.cause = worker.cause;
+  note.failure = std::move(failure);
+  note.value = value;
+  act(std::move(note));
+}
+
+void Machine::note(const Pool& pool, NoteKind kind, std::int64_t value, Outcome outcome,
+                   std::optional<Failure> failure) {
+  Note note;
+  note.kind = kind;
+  note.pool = pool.name;
+  note.generation = pool.desired;
+  note.value = value;
+  note.outcome = outcome;
+  note.failure = std::move(failure);
+  act(std::move(note));
+}
+
+// Tells the shell that a launch is of no use any more, if that is so.
+void Machine::release(LaunchId launch) {
+  const auto uses = [&](const PoolPlan& plan) { return plan.launch == launch; };
+  for (const auto& [id, pool] : state_.pools) {
+    for (const auto& [generation, plan] : pool.generations) {
+      if (uses(plan)) return;
+    }
+  }
+  if (state_.reload && std::ranges::any_of(state_.reload->plan.pools, uses)) return;
+  for (const QueuedReload& queued : state_.queued) {
+    const auto* plan = std::get_if<PlanAccepted>(&queued);
+    if (plan != nullptr && std::ranges::any_of(plan->plan.pools, uses)) return;
+  }
+  act(DropLaunch{launch});
+}
+
+}  // namespace ostler::core

@@ -1,0 +1,181 @@
+// The core's values in words.
+#include <array>
+#include <csignal>
+#include <cstdio>
+#include <system_error>
+#include <utility>
+
+#include "core/action.hpp"
+#include "core/core.hpp"
+#include "core/failure.hpp"
+
+namespace ostler::core {
+namespace {
+
+// "250ms", "4.2s", "5m0s"
+std::string spell(Duration duration) {
+  using std::chrono::duration_cast;
+  using std::chrono::milliseconds;
+  const auto ms = duration_cast<milliseconds>(duration).count();
+  if (ms < 1000) return std::to_string(ms) + "ms";
+  if (ms < 60'000) {
+    const auto tenths = (ms % 1000) / 100;
+    const std::string seconds = std::to_string(ms / 1000);
+    return tenths == 0 ? seconds + "s" : seconds + "." + std::to_string(tenths) + "s";
+  }
+  return std::to_string(ms / 60'000) + "m" + std::to_string(ms % 60'000 / 1000) + "s";
+}
+
+std::string reason(int error) {
+  return std::generic_category().message(error);
+}
+
+}  // namespace
+
+std::string signal_name(int signal) {
+  static constexpr auto kNames =
+      std::to_array<std::pair<int, const char*>>({{SIGHUP, "SIGHUP"},
+                                                  {SIGINT, "SIGINT"},
+                                                  {SIGQUIT, "SIGQUIT"},
+                                                  {SIGILL, "SIGILL"},
+                                                  {SIGTRAP, "SIGTRAP"},
+                                                  {SIGABRT, "SIGABRT"},
+                                                  {SIGBUS, "SIGBUS"},
+                                                  {SIGFPE, "SIGFPE"},
+                                                  {SIGKILL, "SIGKILL"},
+                                                  {SIGUSR1, "SIGUSR1"},
+                                                  {SIGSEGV, "SIGSEGV"},
+                                                  {SIGUSR2, "SIGUSR2"},
+                                                  {SIGPIPE, "SIGPIPE"},
+                                                  {SIGALRM, "SIGALRM"},
+                                                  {SIGTERM, "SIGTERM"},
+                                                  {SIGXCPU, "SIGXCPU"},
+                                                  {SIGXFSZ, "SIGXFSZ"},
+                                                  {SIGSYS, "SIGSYS"},
+                                                  {SIGWINCH, "SIGWINCH"}});
+  for (const auto& [number, name] : kNames) {
+    if (number == signal) return name;
+  }
+  return "signal " + std::to_string(signal);
+}
+
+std::string describe(const Failure& failure) {
+  const std::string when =
+      " after " + spell(failure.after) + (failure.was_ready ? "" : ", before it was ready");
+  switch (failure.kind) {
+    case FailureKind::kSpawn:
+      return "could not be started: " + failure.stage + ": " + reason(failure.error);
+    case FailureKind::kExited:
+      return "exited with code " + std::to_string(failure.code) + when;
+    case FailureKind::kSignaled:
+      return "was killed by " + signal_name(failure.code) +
+             (failure.core_dumped ? " (core dumped)" : "") + when;
+    case FailureKind::kStartTimeout:
+      return "was not ready within " + spell(failure.after) + " (timeouts.start)";
+    case FailureKind::kHeartbeatTimeout:
+      return "sent no heartbeat for " + spell(failure.after) + " (timeouts.heartbeat)";
+    case FailureKind::kTrigger:
+      return "asked to be treated as hung (WATCHDOG=trigger)" + when;
+    case FailureKind::kStopTimeout:
+      return "was still there " + spell(failure.after) +
+             " after it was asked to stop (timeouts.stop)";
+    case FailureKind::kListener:
+      return failure.error == 0 ? failure.stage : failure.stage + ": " + reason(failure.error);
+  }
+  return {};
+}
+
+const char* word(StopCause cause) {
+  switch (cause) {
+    case StopCause::kNone:
+      return "none";
+    case StopCause::kReplaced:
+      return "replaced";
+    case StopCause::kRolledBack:
+      return "rolled-back";
+    case StopCause::kScaledDown:
+      return "scaled-down";
+    case StopCause::kRemoved:
+      return "removed";
+    case StopCause::kStop:
+      return "stop";
+    case StopCause::kRequested:
+      return "requested";
+    case StopCause::kItself:
+      return "itself";
+    case StopCause::kFault:
+      return "fault";
+  }
+  return "";
+}
+
+const char* word(ManagerState state) {
+  switch (state) {
+    case ManagerState::kStarting:
+      return "starting";
+    case ManagerState::kRunning:
+      return "running";
+    case ManagerState::kReloading:
+      return "reloading";
+    case ManagerState::kStopping:
+      return "stopping";
+  }
+  return "";
+}
+
+const char* word(PoolState state) {
+  switch (state) {
+    case PoolState::kStarting:
+      return "starting";
+    case PoolState::kRunning:
+      return "running";
+    case PoolState::kReloading:
+      return "reloading";
+    case PoolState::kDegraded:
+      return "degraded";
+    case PoolState::kStopping:
+      return "stopping";
+    case PoolState::kStopped:
+      return "stopped";
+  }
+  return "";
+}
+
+const char* word(WorkerState state) {
+  switch (state) {
+    case WorkerState::kSpawning:
+    case WorkerState::kStarting:
+      return "starting";
+    case WorkerState::kReady:
+      return "ready";
+    case WorkerState::kDraining:
+    case WorkerState::kAborting:
+    case WorkerState::kKilling:
+      return "draining";
+  }
+  return "";
+}
+
+const char* word(Outcome outcome) {
+  switch (outcome) {
+    case Outcome::kDone:
+      return "done";
+    case Outcome::kReloaded:
+      return "reloaded";
+    case Outcome::kRolledBack:
+      return "rolled_back";
+    case Outcome::kRejected:
+      return "rejected";
+    case Outcome::kFailed:
+      return "failed";
+    case Outcome::kNotFound:
+      return "not_found";
+    case Outcome::kStopping:
+      return "stopping";
+    case Outcome::kBusy:
+      return "busy";
+  }
+  return "";
+}
+
+}  // namespace ostler::core

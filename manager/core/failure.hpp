@@ -1,0 +1,42 @@
+// Why a worker, a listener or a reload failed: as data, and as a sentence.
+#pragma once
+
+#include <string>
+
+#include "core/ids.hpp"
+
+namespace ostler::core {
+
+enum class FailureKind {
+  kSpawn,             // the process could not be started: `stage`, `error`
+  kExited,            // it ended by itself: `code`
+  kSignaled,          // a signal ended it: `code` is the signal
+  kStartTimeout,      // not ready in time
+  kHeartbeatTimeout,  // silent for too long
+  kTrigger,           // it said WATCHDOG=trigger
+  kStopTimeout,       // still there when its drain had to be over
+  kListener,          // a socket could not be opened: `stage` says what, `error` why
+};
+
+struct Failure {
+  FailureKind kind = FailureKind::kExited;
+  std::string stage;  // kSpawn: "exec", "setuid"…; kListener: "bind tcp://127.0.0.1:80"
+  int error = 0;      // errno
+  int code = 0;       // exit code or signal number
+  bool core_dumped = false;
+  bool was_ready = false;  // it had been ready before
+  Duration after{};        // since it was started, or the limit it exceeded
+  bool operator==(const Failure&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(kind)(stage)(error)(code)(core_dumped)(was_ready)(after);
+  }
+};
+
+// One sentence without a full stop, e.g. "exited with code 3 after 0.2s, before it was ready".
+std::string describe(const Failure& failure);
+
+// "SIGTERM" for 15; "signal 99" for what has no name.
+std::string signal_name(int signal);
+
+}  // namespace ostler::core

@@ -1,0 +1,95 @@
+#include "core/invariants.hpp"
+
+#include <map>
+#include <set>
+
+#include "core/limits.hpp"
+
+namespace ostler::core {
+namespace {
+
+std::string of(const Pool& pool, const Worker& worker) {
+  return pool.name + "." + std::to_string(worker.slot) + " (worker " +
+         std::to_string(worker.id.value) + ")";
+}
+
+std::string broken(const State& state, const Pool& pool, const Worker& worker) {
+  if (!pool.generations.contains(worker.generation)) {
+    return of(pool, worker) + " is of generation " + std::to_string(worker.generation) +
+           ", which is forgotten";
+  }
+  const bool waits =
+      worker.state == WorkerState::kDraining || worker.state == WorkerState::kAborting ||
+      worker.state == WorkerState::kKilling || worker.state == WorkerState::kSpawning ||
+      worker.state == WorkerState::kStarting;
+  if (waits && !worker.deadline) return of(pool, worker) + " has no deadline";
+  if (worker.ready() && worker.deadline) return of(pool, worker) + " is ready and has a deadline";
+  if (worker.state != WorkerState::kSpawning && worker.active() && !worker.spawned) {
+    return of(pool, worker) + " is " + word(worker.state) + " but was never started";
+  }
+  if (worker.active() && worker.cause != StopCause::kNone) {
+    return of(pool, worker) + " is told to go and still counted upon";
+  }
+  if (!worker.active() && worker.cause == StopCause::kNone) {
+    return of(pool, worker) + " is leaving for no reason";
+  }
+  if (worker.active() && !pool.slots.contains(worker.slot)) {
+    return of(pool, worker) + " serves in a slot that was given up";
+  }
+  if (worker.active() && state.stopping) return of(pool, worker) + " outlives the stop";
+  return {};
+}
+
+std::string broken(const State& state, const Pool& pool) {
+  if (!pool.generations.contains(pool.desired))
+    return pool.name + " desires a forgotten generation";
+  if (pool.slots.size() > static_cast<std::size_t>(limits::kWorkersPerPool)) {
+    return pool.name + " has too many slots";
+  }
+  if (pool.rollout) {
+    const Rollout& rollout = *pool.rollout;
+    if (!pool.generations.contains(rollout.to)) return pool.name + " rolls to nowhere";
+    if (rollout.from != 0 && !pool.generations.contains(rollout.from)) {
+      return pool.name + " cannot roll back";
+    }
+    if (pool.desired != (rollout.rolling_back && rollout.from != 0 ? rollout.from : rollout.to)) {
+      return pool.name + " rolls in two directions";
+    }
+    if (!state.reload || !state.reload->waiting.contains(pool.id)) {
+      return pool.name + " rolls, and no reload waits for it";
+    }
+  }
+  std::map<int, int> active;
+  for (const auto& [id, worker] : pool.workers) {
+    if (const std::string what = broken(state, pool, worker); !what.empty()) return what;
+    // Predecessor, successor, and one that replaces a predecessor which died on the way.
+    if (worker.active() && ++active[worker.slot] > 3) return of(pool, worker) + " is one too many";
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string broken_invariant(const State& state) {
+  for (const auto& [id, pool] : state.pools) {
+    if (std::string what = broken(state, pool); !what.empty()) return what;
+  }
+  if (state.operations.size() > limits::kOperations) return "too many operations";
+  if (state.queued.size() > limits::kQueuedReloads) return "too many reloads wait";
+  if (!state.queued.empty() && !state.reload && !state.stopping)
+    return "a reload waits for nothing";
+  if (state.reload) {
+    for (const PoolId id : state.reload->waiting) {
+      if (!state.pools.contains(id)) return "a reload waits for a pool that is gone";
+    }
+  }
+  for (const auto& [id, pool] : state.pools) {
+    if (pool.removed || state.stopping) continue;
+    for (const std::string& key : pool.plan().listeners) {
+      if (!state.listeners.contains(key)) return pool.name + " lacks its listener " + key;
+    }
+  }
+  return {};
+}
+
+}  // namespace ostler::core

@@ -1,0 +1,41 @@
+// Every bound of the core in one place.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+
+#include "core/ids.hpp"
+
+namespace ostler::core::limits {
+
+using std::chrono::hours;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// Spawns asked for in one step; the rest follow in the next, so that a pool of thousands does not
+// keep the loop from its other duties: a spawn takes about 0.1 ms, and the queue of the notify
+// socket, which those who have started fill meanwhile, is short.
+inline constexpr std::size_t kSpawnsPerStep = 16;
+// Passes over the touched pools in one step.
+inline constexpr int kRounds = 8;
+// Requests that wait for an answer, and reloads that wait for their turn.
+inline constexpr std::size_t kOperations = 256;
+inline constexpr std::size_t kQueuedReloads = 16;
+// What one EXTEND_TIMEOUT_USEC may add.
+inline constexpr Duration kExtension = hours(1);
+// From SIGABRT to SIGKILL.
+inline constexpr Duration kAbort = seconds(1);
+// A process that SIGKILL does not end sits in the kernel; it is asked again this often.
+inline constexpr Duration kKillAgain = seconds(10);
+// A step that comes this much later than promised means that the manager itself stood still.
+inline constexpr Duration kLate = seconds(1);
+// What every deadline gets on top of the time lost: the first moments after are for reading what
+// workers said meanwhile.
+inline constexpr Duration kGrace = seconds(5);
+// Tries each pool gets at first start before the manager gives up (exit code 4).
+inline constexpr int kFirstStartTries = 5;
+// Back-off doubles at most this often; by then every legal backoff_max is reached.
+inline constexpr int kBackoffDoublings = 40;
+inline constexpr int kWorkersPerPool = 10000;
+
+}  // namespace ostler::core::limits

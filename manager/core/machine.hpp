@@ -1,0 +1,132 @@
+// The inside of the core: one step at work on a state. Private to manager/core.
+//
+// core.cpp turns events into facts and wishes, reconcile.cpp closes the gap, rollout.cpp changes
+// generations. A Machine lives for one `apply` or `reconcile`.
+#pragma once
+
+#include <optional>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "core/core.hpp"
+
+namespace ostler::core {
+
+class Machine {
+ public:
+  Machine(State& state, Time now, Actions& actions) : state_(state), now_(now), actions_(actions) {}
+
+  // core.cpp: events.
+  void notice_time();
+  void on(const Tick&) {}
+  void on(const PlanAccepted& event);
+  void on(const RestartRequested& event);
+  void on(const ScaleRequested& event);
+  void on(const WorkerRequested& event);
+  void on(const StopRequested& event);
+  void on(const ListenerOpened& event);
+  void on(const ListenerFailed& event);
+  void on(const Spawned& event);
+  void on(const SpawnFailed& event);
+  void on(const WorkerSigned& event);
+  void on(const TimeoutExtended& event);
+  void on(const Exited& event);
+
+  // reconcile.cpp.
+  std::optional<Time> reconcile();
+
+ private:
+  // What a slot holds, for one look at it.
+  struct View {
+    int number = 0;
+    Slot* slot = nullptr;
+    Worker* good = nullptr;  // of the desired generation, not to be recycled; proven if any is
+    int active = 0;
+    bool ready = false;        // anybody is
+    bool has_trusted = false;  // anybody is of the slot's proven generation
+    // Of the desired, or the slot's proven generation: leaves by its own fault, was never ready.
+    bool failing = false;
+    bool failing_trusted = false;
+  };
+
+  // core.cpp
+  void begin_stop(bool now);
+  void kill_everything();
+  void died(Pool& pool, Worker worker, const Failure& failure);
+  void back_off(Slot& slot, const Worker& worker, const PoolPlan& plan);
+  void successor_failed(Pool& pool, const Worker& worker, const Failure& failure);
+  std::optional<Failure> death_of(const Worker& worker, const Exited& event) const;
+
+  // reconcile.cpp
+  void reconcile_pools();
+  void reconcile_pool(Pool& pool);
+  void check_deadlines(Pool& pool);
+  void check_deadline(Pool& pool, Worker& worker);
+  void adjust_slots(Pool& pool);
+  void give_up_slots(Pool& pool, std::size_t surplus);
+  void fill_slots(Pool& pool);
+  void retire_predecessors(Pool& pool, View& view);
+  void retire_useless(Pool& pool, View& view);
+  StopCause cause_of_replacing(const Pool& pool, const Worker& worker) const;
+  bool fill_slot(Pool& pool, View& view);
+  void replace_outdated(Pool& pool);
+  std::vector<View> look_at_slots(Pool& pool);
+  void note_fullness(Pool& pool);
+  void erase_pool(PoolId id);
+  void prune_generations(Pool& pool);
+  void finish_operations();
+  bool finished(const WorkerOperation& operation);
+  void close_listeners();
+  void check_manager();
+  void check_first_start();
+  std::optional<Time> next_deadline(const Pool& pool) const;
+
+  // rollout.cpp
+  void start_reload(const PlanAccepted& event);
+  void start_restart(const RestartRequested& event);
+  void open_listeners();
+  void listeners_answered();
+  void reject();
+  void commit();
+  void add_pool(const PoolPlan& plan, bool first);
+  void begin_rollout(Pool& pool, const PoolPlan& plan, bool restart);
+  void roll_back(Pool& pool, const Failure& failure, WorkerId worker);
+  bool rollout_finished(const Pool& pool) const;
+  void finish_rollout(Pool& pool, Outcome outcome);
+  void remove_pool(Pool& pool);
+  void finish_reload();
+  void answer_reload();
+  void abandon_reload();
+
+  // Small steps, used by all.
+  void spawn(Pool& pool, int slot, Generation generation);
+  void become_ready(Pool& pool, Worker& worker);
+  void retire(Pool& pool, Worker& worker, StopCause cause);
+  void abort(Pool& pool, Worker& worker, const Failure& failure);
+  void kill(Worker& worker);
+  void signal(const Worker& worker, SignalKind kind);
+  Worker* find(WorkerId id, Pool** pool);
+  void touch(const Pool& pool) { state_.touched.insert(pool.id); }
+  void touch_all();
+  void reply(OperationId op, Outcome outcome, WorkerId worker = {},
+             std::optional<Failure> reason = {});
+  void note(const Pool& pool, const Worker& worker, NoteKind kind,
+            std::optional<Failure> failure = {}, std::int64_t value = 0);
+  void note(const Pool& pool, NoteKind kind, std::int64_t value = 0,
+            Outcome outcome = Outcome::kDone, std::optional<Failure> failure = {});
+  void release(LaunchId launch);
+  Duration spread(Duration delay, Duration most);
+  template <class T>
+  void act(T action) {
+    actions_.emplace_back(std::move(action));
+  }
+
+  State& state_;
+  Time now_;
+  Actions& actions_;
+  std::size_t spawns_left_ = 0;
+  bool capped_ = false;
+};
+
+}  // namespace ostler::core

@@ -1,0 +1,110 @@
+// One pool: what it should be, what it is, and the change of generation it is going through.
+//
+// A pool wants `target` slots filled with workers of the generation `desired`. How many are
+// missing, outdated or surplus is always read off the worker table, never counted along.
+//
+// A rollout is the time between a reload and its outcome. It changes `desired` to the new
+// generation at its start; failing turns `desired` back. In both directions the same rule replaces
+// whoever is outdated, so that a rollback is no special case.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "core/failure.hpp"
+#include "core/ids.hpp"
+#include "core/plan.hpp"
+#include "core/worker.hpp"
+
+namespace ostler::core {
+
+struct Slot {
+  // The generation that last proved itself here; 0: none yet.
+  Generation proven = 0;
+  // Deaths in a row, each before `reset_after` of being ready; and how often the wait was doubled.
+  int quick_deaths = 0;
+  int doublings = 0;
+  std::optional<Time> retry_at;  // backing off until then
+  bool operator==(const Slot&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(proven)(quick_deaths)(doublings)(retry_at);
+  }
+};
+
+struct Rollout {
+  Generation from = 0;  // 0: the pool is new
+  Generation to = 0;
+  std::optional<int> scaled_before;  // what a rollback gives back
+  bool rescaled = false;             // the new target holds, proven or not
+  bool rolling_back = false;
+  int failures = 0;
+  std::optional<Time> retry_at;  // the next try, after a failure within `attempts`
+  Time started{};
+  int replaced = 0;
+  int cut_off = 0;
+  std::optional<Failure> reason;
+  WorkerId failed;
+  bool operator==(const Rollout&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(from)(to)(scaled_before)(rescaled)(rolling_back)(failures)(retry_at)(started);
+    a(replaced)(cut_off)(reason)(failed);
+  }
+};
+
+struct LastError {
+  Failure failure;
+  int slot = -1;
+  WorkerId worker;
+  Generation generation = 0;
+  Time at{};
+  bool operator==(const LastError&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(failure)(slot)(worker)(generation)(at);
+  }
+};
+
+enum class PoolState { kStarting, kRunning, kReloading, kDegraded, kStopping, kStopped };
+
+struct Pool {
+  PoolId id;
+  std::string name;
+  bool removed = false;  // draining for good: its workers go, then the pool
+  // Every generation that a worker or the pool still refers to.
+  std::map<Generation, PoolPlan> generations;
+  Generation desired = 0;
+  Generation last_generation = 0;  // numbers given out so far
+  std::optional<int> scaled;       // a target set by hand
+  std::map<int, Slot> slots;       // the places to fill, by number
+  std::map<WorkerId, Worker> workers;
+  std::optional<Rollout> rollout;
+  bool was_full = false;       // it has reached its target once
+  bool full = false;           // it had its target when last looked at
+  std::uint64_t restarts = 0;  // workers replaced because they died
+  std::uint64_t reloads = 0;
+  std::optional<LastError> last_error;
+  std::optional<Time> next_deadline;
+
+  [[nodiscard]] const PoolPlan& plan() const { return generations.at(desired); }
+  // The number of workers there should be.
+  [[nodiscard]] int target() const;
+  // The number of slots to hold: the target, or the old one too while a rollout that asks for fewer
+  // workers is unproven.
+  [[nodiscard]] int slot_goal() const;
+  [[nodiscard]] int count_ready() const;
+  [[nodiscard]] int count_starting() const;
+  [[nodiscard]] int count_leaving() const;
+  [[nodiscard]] bool backing_off() const;
+  bool operator==(const Pool&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(id)(name)(
+        removed)(generations)(desired)(last_generation)(scaled)(slots)(workers)(rollout)(was_full)(full)(restarts)(reloads)(last_error)(next_deadline);
+  }
+};
+
+}  // namespace ostler::core

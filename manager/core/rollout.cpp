@@ -1,0 +1,319 @@
+// Reloads and restarts: opening what is new, rolling it out, finishing or turning back.
+#include <algorithm>
+#include <utility>
+
+#include "core/machine.hpp"
+
+namespace ostler::core {
+
+void Machine::start_reload(const PlanAccepted& event) {
+  Reload reload;
+  reload.op = event.op;
+  reload.first = !state_.configured;
+  reload.only = event.only;
+  reload.started = now_;
+  for (const PoolPlan& plan : event.plan.pools) {
+    if (event.only.empty() || plan.name == event.only) {
+      reload.plan.pools.push_back(plan);
+    } else {
+      release(plan.launch);
+    }
+  }
+  const bool known = find_pool(state_, event.only) != nullptr;
+  if (!event.only.empty() && reload.plan.pools.empty() && !known) {
+    return reply(event.op, Outcome::kNotFound);
+  }
+  state_.reload = std::move(reload);
+  open_listeners();
+}
+
+void Machine::start_restart(const RestartRequested& event) {
+  Reload reload;
+  reload.op = event.op;
+  reload.only = event.only;
+  reload.restart = true;
+  reload.started = now_;
+  for (const auto& [id, pool] : state_.pools) {
+    if (pool.removed || (!event.only.empty() && pool.name != event.only)) continue;
+    reload.plan.pools.push_back(pool.plan());
+  }
+  if (!event.only.empty() && reload.plan.pools.empty()) {
+    return reply(event.op, Outcome::kNotFound);
+  }
+  state_.reload = std::move(reload);
+  open_listeners();
+}
+
+void Machine::open_listeners() {
+  Reload& reload = *state_.reload;
+  if (!reload.first) {
+    Note started;
+    started.kind = NoteKind::kReloadStarted;
+    started.pool = reload.only;
+    act(started);
+  }
+  for (const PoolPlan& plan : reload.plan.pools) {
+    for (const std::string& key : plan.listeners) {
+      if (state_.listeners.contains(key) || !reload.opening.insert(key).second) continue;
+      act(OpenListener{key, plan.launch});
+    }
+  }
+  if (reload.opening.empty()) commit();
+}
+
+void Machine::on(const ListenerOpened& event) {
+  const bool wanted = state_.reload && state_.reload->opening.erase(event.key) > 0;
+  if (!wanted) {
+    // Nobody waits for it any more, or it was open all along.
+    ++state_.ignored;
+    if (!state_.listeners.contains(event.key)) act(CloseListener{event.key});
+    return;
+  }
+  state_.listeners.insert(event.key);
+  state_.reload->opened.insert(event.key);
+  listeners_answered();
+}
+
+void Machine::on(const ListenerFailed& event) {
+  if (!state_.reload || state_.reload->opening.erase(event.key) == 0) {
+    ++state_.ignored;
+    return;
+  }
+  state_.reload->faults.push_back(event.failure);
+  listeners_answered();
+}
+
+void Machine::listeners_answered() {
+  const Reload& reload = *state_.reload;
+  if (!reload.opening.empty()) return;
+  if (reload.faults.empty()) {
+    commit();
+  } else {
+    reject();
+  }
+}
+
+// A new socket could not be opened: nothing has been changed yet, and nothing will be.
+void Machine::reject() {
+  Reload reload = std::move(*state_.reload);
+  state_.reload.reset();
+  for (const std::string& key : reload.opened) {
+    state_.listeners.erase(key);
+    act(CloseListener{key});
+  }
+  for (const PoolPlan& plan : reload.plan.pools) release(plan.launch);
+  if (!reload.first) {
+    Note finished;
+    finished.kind = NoteKind::kReloadFinished;
+    finished.pool = reload.only;
+    finished.outcome = Outcome::kRejected;
+    finished.failure = reload.faults.front();
+    act(finished);
+  }
+  if (reload.op) {
+    Reply answer;
+    answer.op = reload.op;
+    answer.outcome = Outcome::kRejected;
+    answer.errors = std::move(reload.faults);
+    act(std::move(answer));
+  }
+  if (reload.first) {
+    state_.configured = true;
+    state_.exit_reason = ExitReason::kNoListener;
+    begin_stop(false);
+  }
+}
+
+// The sockets are open: from here on the reload takes place.
+void Machine::commit() {
+  Reload& reload = *state_.reload;
+  reload.committed = true;
+  const Plan plan = std::move(reload.plan);
+  reload.plan = {};
+  for (auto& entry : state_.pools) {
+    Pool& pool = entry.second;
+    const bool in_scope = reload.only.empty() || pool.name == reload.only;
+    const bool stays = std::ranges::any_of(
+        plan.pools, [&](const PoolPlan& wanted) { return wanted.name == pool.name; });
+    if (!pool.removed && in_scope && !stays) remove_pool(pool);
+  }
+  for (const PoolPlan& wanted : plan.pools) {
+    const auto found = std::ranges::find_if(state_.pools, [&](const auto& entry) {
+      return entry.second.name == wanted.name && !entry.second.removed;
+    });
+    if (found == state_.pools.end()) {
+      add_pool(wanted, reload.first);
+    } else {
+      begin_rollout(found->second, wanted, reload.restart);
+    }
+  }
+  state_.listeners_touched = true;
+  state_.configured = true;
+  if (!reload.first) return;
+  reply(reload.op, Outcome::kDone);
+  state_.reload.reset();
+}
+
+void Machine::add_pool(const PoolPlan& plan, bool first) {
+  Pool pool;
+  pool.id = PoolId{++state_.last_id};
+  pool.name = plan.name;
+  pool.desired = pool.last_generation = 1;
+  pool.generations.emplace(pool.desired, plan);
+  if (!first) {
+    pool.rollout.emplace();
+    pool.rollout->to = pool.desired;
+    pool.rollout->started = now_;
+    state_.reload->waiting.insert(pool.id);
+  }
+  touch(pool);
+  state_.pools.emplace(pool.id, std::move(pool));
+}
+
+void Machine::remove_pool(Pool& pool) {
+  pool.removed = true;
+  pool.rollout.reset();
+  state_.reload->waiting.insert(pool.id);
+  state_.listeners_touched = true;
+  touch(pool);
+}
+
+void Machine::begin_rollout(Pool& pool, const PoolPlan& plan, bool restart) {
+  Rollout rollout;
+  rollout.from = pool.desired;
+  rollout.to = ++pool.last_generation;
+  rollout.scaled_before = pool.scaled;
+  rollout.started = now_;
+  if (!restart && plan.workers_written != pool.plan().workers_written) pool.scaled.reset();
+  pool.generations.emplace(rollout.to, plan);
+  pool.desired = rollout.to;
+  pool.rollout = std::move(rollout);
+  // A slot whose worker failed again and again is not worth protecting: the reload may be the cure.
+  std::set<int> served;
+  for (const auto& [id, worker] : pool.workers) {
+    if (worker.ready()) served.insert(worker.slot);
+  }
+  for (auto& [id, worker] : pool.workers) {
+    const auto slot = pool.slots.find(worker.slot);
+    const bool failing = slot != pool.slots.end() && slot->second.doublings > 0;
+    if (failing && worker.active() && !worker.ready()) retire(pool, worker, StopCause::kReplaced);
+  }
+  for (auto& [number, slot] : pool.slots) {
+    if (slot.doublings > 0 && !served.contains(number)) slot.proven = 0;
+    slot.quick_deaths = slot.doublings = 0;
+    slot.retry_at.reset();
+  }
+  state_.reload->waiting.insert(pool.id);
+  touch(pool);
+}
+
+void Machine::roll_back(Pool& pool, const Failure& failure, WorkerId worker) {
+  Rollout& rollout = *pool.rollout;
+  rollout.rolling_back = true;
+  rollout.retry_at.reset();
+  rollout.reason = failure;
+  rollout.failed = worker;
+  note(pool, NoteKind::kReloadFailing, 0, Outcome::kRolledBack, failure);
+  touch(pool);
+  if (rollout.from == 0) {  // a new pool: there was nothing before it
+    pool.removed = true;
+    state_.listeners_touched = true;
+    return;
+  }
+  pool.desired = rollout.from;
+  pool.scaled = rollout.scaled_before;
+  for (auto& [id, other] : pool.workers) {
+    const bool useless = other.active() && other.generation == rollout.to && !other.ready();
+    if (useless) retire(pool, other, StopCause::kRolledBack);
+  }
+  for (auto& [number, slot] : pool.slots) {
+    slot.quick_deaths = slot.doublings = 0;
+    slot.retry_at.reset();
+  }
+}
+
+// Every slot of the target is in the hands of the desired generation, and nobody else is left.
+bool Machine::rollout_finished(const Pool& pool) const {
+  if (pool.slots.size() != static_cast<std::size_t>(pool.target())) return false;
+  for (const auto& [number, slot] : pool.slots) {
+    if (slot.proven != pool.desired) return false;
+  }
+  return std::ranges::all_of(pool.workers, [&](const auto& entry) {
+    return entry.second.generation == pool.desired || entry.second.stuck;
+  });
+}
+
+void Machine::finish_rollout(Pool& pool, Outcome outcome) {
+  const Rollout rollout = std::move(*pool.rollout);
+  pool.rollout.reset();
+  if (outcome == Outcome::kReloaded) {
+    ++pool.reloads;
+    pool.last_error.reset();
+  }
+  for (auto& [number, slot] : pool.slots) {
+    if (slot.proven != pool.desired) slot.proven = 0;  // not to be relied upon, whatever it proved
+  }
+  note(pool, NoteKind::kReloadFinished, rollout.replaced, outcome, rollout.reason);
+  touch(pool);
+  if (!state_.reload || state_.reload->waiting.erase(pool.id) == 0) return;
+  PoolOutcome result;
+  result.pool = pool.name;
+  result.outcome = outcome;
+  result.generation = pool.desired;
+  result.replaced = rollout.replaced;
+  result.took = now_ - rollout.started;
+  result.cut_off = rollout.cut_off;
+  result.reason = rollout.reason;
+  result.failed = rollout.failed;
+  state_.reload->outcomes.push_back(std::move(result));
+}
+
+// Answers a reload whose pools are all through, and starts the next one that waits.
+void Machine::finish_reload() {
+  while (!state_.stopping) {
+    if (state_.reload && (!state_.reload->committed || !state_.reload->waiting.empty())) return;
+    if (state_.reload) answer_reload();
+    if (state_.queued.empty()) return;
+    const QueuedReload next = std::move(state_.queued.front());
+    state_.queued.pop_front();
+    if (const auto* plan = std::get_if<PlanAccepted>(&next)) start_reload(*plan);
+    if (const auto* restart = std::get_if<RestartRequested>(&next)) start_restart(*restart);
+  }
+}
+
+void Machine::answer_reload() {
+  Reload reload = std::move(*state_.reload);
+  state_.reload.reset();
+  if (!reload.op) return;
+  Reply answer;
+  answer.op = reload.op;
+  const bool failed = std::ranges::any_of(reload.outcomes, [](const PoolOutcome& pool) {
+    return pool.outcome == Outcome::kRolledBack;
+  });
+  answer.outcome = failed ? Outcome::kRolledBack : Outcome::kReloaded;
+  std::ranges::sort(reload.outcomes, {}, &PoolOutcome::pool);
+  answer.pools = std::move(reload.outcomes);
+  act(std::move(answer));
+}
+
+// The manager stops: what a reload still wanted is not done any more.
+void Machine::abandon_reload() {
+  if (state_.reload) {
+    const Reload reload = std::move(*state_.reload);
+    state_.reload.reset();
+    reply(reload.op, Outcome::kStopping);
+    for (const PoolPlan& plan : reload.plan.pools) release(plan.launch);
+  }
+  for (auto& [id, pool] : state_.pools) pool.rollout.reset();
+  for (const QueuedReload& queued : std::exchange(state_.queued, {})) {
+    if (const auto* plan = std::get_if<PlanAccepted>(&queued)) {
+      reply(plan->op, Outcome::kStopping);
+      for (const PoolPlan& pool : plan->plan.pools) release(pool.launch);
+    }
+    if (const auto* restart = std::get_if<RestartRequested>(&queued)) {
+      reply(restart->op, Outcome::kStopping);
+    }
+  }
+}
+
+}  // namespace ostler::core

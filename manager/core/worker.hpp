@@ -1,0 +1,57 @@
+// One worker process, as the core sees it.
+//
+//   spawning --Spawned--> starting --ready--> ready --told to go--> draining --Exited--> (gone)
+//       |                    |                  |                      |
+//       | SpawnFailed        | start timeout    | silent               | stop timeout
+//       v                    v                  v                      v
+//     (gone)              aborting  <-----------+                   killing --Exited--> (gone)
+//                            |  1 s                                    ^
+//                            +-----------------------------------------+
+//
+// A worker is `active` while it may come to serve or serves (spawning, starting, ready), `leaving`
+// from the moment it was told to go. Exited is the only way out once Spawned was reported.
+// A worker in `spawning` that is told to go becomes `draining` at once; the signal follows its
+// Spawned.
+#pragma once
+
+#include <optional>
+
+#include "core/action.hpp"
+#include "core/failure.hpp"
+#include "core/ids.hpp"
+
+namespace ostler::core {
+
+enum class WorkerState { kSpawning, kStarting, kReady, kDraining, kAborting, kKilling };
+
+struct Worker {
+  WorkerId id;
+  int slot = 0;
+  Generation generation = 0;
+  WorkerState state = WorkerState::kSpawning;
+  bool spawned = false;  // Spawned was reported: there is a process to signal
+  bool was_ready = false;
+  bool proven = false;   // ready, and stayed up for `settle`
+  bool stuck = false;    // SIGKILL did not end it in time: counted upon no more
+  bool recycle = false;  // to be replaced, though nothing is outdated
+  StopCause cause = StopCause::kNone;
+  std::optional<Failure> fault;   // why it was aborted or killed
+  Time started{};                 // when its Spawn was asked for
+  Time ready_at{};                // when it became ready
+  std::optional<Time> deadline;   // starting: ready by; draining, aborting, killing: gone by
+  std::optional<Time> last_beat;  // once it has heartbeat
+
+  [[nodiscard]] bool active() const {
+    return state == WorkerState::kSpawning || state == WorkerState::kStarting ||
+           state == WorkerState::kReady;
+  }
+  [[nodiscard]] bool ready() const { return state == WorkerState::kReady; }
+  bool operator==(const Worker&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(id)(slot)(
+        generation)(state)(spawned)(was_ready)(proven)(stuck)(recycle)(cause)(fault)(started)(ready_at)(deadline)(last_beat);
+  }
+};
+
+}  // namespace ostler::core

@@ -1,0 +1,347 @@
+#include "player.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <sstream>
+#include <stdexcept>
+#include <utility>
+
+#include "core/invariants.hpp"
+
+namespace ostler::scenario {
+
+using namespace core;
+
+namespace {
+
+[[noreturn]] void fault(const std::string& what) {
+  throw std::runtime_error(what);
+}
+
+// "250ms", "2s", "1.5s"
+Duration duration(const std::string& text) {
+  std::size_t end = 0;
+  const double number = std::stod(text, &end);
+  const std::string unit = text.substr(end);
+  if (unit != "ms" && unit != "s") fault("a time is like 250ms or 2s: " + text);
+  return Duration(std::llround(number * (unit == "ms" ? 1e6 : 1e9)));
+}
+
+std::string spell(Duration duration) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2fs", std::chrono::duration<double>(duration).count());
+  return text;
+}
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, separator);) {
+    if (!part.empty()) parts.push_back(part);
+  }
+  return parts;
+}
+
+Surge surge(const std::string& text) {
+  return {std::stoi(text), text.ends_with('%')};
+}
+
+void set_key(PoolPlan& pool, const std::string& key, const std::string& value) {
+  if (key == "workers") {
+    pool.workers = pool.workers_written = std::stoi(value);
+  } else if (key == "listen") {
+    pool.listeners = split(value, ',');
+  } else if (key == "settle") {
+    pool.settle = duration(value);
+  } else if (key == "attempts") {
+    pool.attempts = std::stoi(value);
+  } else if (key == "surge") {
+    pool.surge = surge(value);
+  } else if (key == "stop") {
+    pool.stop_timeout = duration(value);
+  } else if (key == "start") {
+    pool.start_timeout = duration(value);
+  } else if (key == "heartbeat") {
+    pool.heartbeat_timeout = duration(value);
+  } else if (key == "after") {
+    pool.ready_after = duration(value);
+  } else if (key == "backoff") {
+    pool.backoff = duration(value);
+  } else if (key == "backoff_max") {
+    pool.backoff_max = duration(value);
+  } else if (key == "burst") {
+    pool.burst = std::stoi(value);
+  } else if (key == "reset") {
+    pool.reset_after = duration(value);
+  } else {
+    fault("no such key of a pool: " + key);
+  }
+}
+
+}  // namespace
+
+std::string Player::Place::name() const {
+  return pool + "." + std::to_string(slot) + "/" + std::to_string(generation);
+}
+
+std::vector<std::string> Player::play(const std::string& line) {
+  lines_.clear();
+  command(split(line, ' '));
+  return std::move(lines_);
+}
+
+void Player::command(const std::vector<std::string>& words) {
+  const std::string& verb = words.at(0);
+  const std::string object = words.size() > 1 ? words[1] : "";
+  if (verb == "pool") return set_pool(words);
+  if (verb == "drop") {
+    std::erase_if(plan_.pools, [&](const PoolPlan& pool) { return pool.name == object; });
+  } else if (verb == "load") {
+    load(object);
+  } else if (verb == "restart") {
+    step(RestartRequested{begin("restart"), object});
+  } else if (verb == "scale") {
+    scale(words);
+  } else if (verb == "stop") {
+    step(StopRequested{begin("stop"), object == "now"});
+  } else if (verb == "recycle") {
+    step(WorkerRequested{begin("recycle"), worker(object), WorkerRequest::kRecycle});
+  } else if (verb == "drain") {
+    step(WorkerRequested{begin("drain"), worker(object), WorkerRequest::kDrain});
+  } else if (verb == "kill") {
+    step(WorkerRequested{begin("kill"), worker(object), WorkerRequest::kKill});
+  } else if (verb == "ready") {
+    for (std::size_t i = 1; i < words.size(); ++i) sign(worker(words[i]), WorkerSign::kReady);
+  } else if (verb == "beat") {
+    sign(worker(object), WorkerSign::kHeartbeat);
+  } else if (verb == "trigger") {
+    sign(worker(object), WorkerSign::kTrigger);
+  } else if (verb == "leaving") {
+    sign(worker(object), WorkerSign::kStopping);
+  } else if (verb == "extend") {
+    step(TimeoutExtended{worker(object), duration(words.at(2))});
+  } else if (verb == "exit") {
+    exit(words);
+  } else if (verb == "broken") {
+    broken_.insert(object);
+  } else if (verb == "unstartable") {
+    unstartable_ = true;
+  } else if (verb == "wait") {
+    pass(duration(object));
+  } else if (verb == "stall") {
+    now_ += duration(object);
+    step(Tick{});
+  } else {
+    fault("no such command: " + verb);
+  }
+}
+
+void Player::set_pool(const std::vector<std::string>& words) {
+  auto found = std::ranges::find(plan_.pools, words.at(1), &PoolPlan::name);
+  if (found == plan_.pools.end()) {
+    plan_.pools.push_back({});
+    found = plan_.pools.end() - 1;
+    found->name = words[1];
+  }
+  for (std::size_t i = 2; i < words.size(); ++i) {
+    const auto equals = words[i].find('=');
+    if (equals == std::string::npos) fault("expected KEY=VALUE: " + words[i]);
+    set_key(*found, words[i].substr(0, equals), words[i].substr(equals + 1));
+  }
+}
+
+void Player::load(const std::string& only) {
+  for (PoolPlan& pool : plan_.pools) pool.launch = LaunchId{++launches_};
+  step(PlanAccepted{begin("load"), plan_, only});
+}
+
+void Player::scale(const std::vector<std::string>& words) {
+  const std::string& value = words.at(2);
+  ScaleRequested event{begin("scale"), words[1], ScaleKind::kSet, 0};
+  if (value == "reset") {
+    event.kind = ScaleKind::kReset;
+  } else {
+    if (value[0] == '+' || value[0] == '-') event.kind = ScaleKind::kAdd;
+    event.value = std::stoi(value);
+  }
+  step(event);
+}
+
+void Player::exit(const std::vector<std::string>& words) {
+  Exited event;
+  event.worker = worker(words.at(1));
+  if (words.size() > 2) event.code = std::stoi(words[2]);
+  event.signaled = words.size() > 3 && words[3] == "signal";
+  step(event);
+}
+
+void Player::sign(WorkerId worker, WorkerSign what) {
+  step(WorkerSigned{worker, what});
+}
+
+void Player::pass(Duration duration) {
+  const Time end = now_ + duration;
+  while (next_ && *next_ <= end) {
+    if (*next_ > now_) lines_.push_back("after " + spell(*next_ - (end - duration)));
+    now_ = std::max(now_, *next_);
+    const std::size_t before = lines_.size();
+    step(Tick{});
+    if (lines_.size() == before && !lines_.empty() && lines_.back().starts_with("after ")) {
+      lines_.pop_back();
+    }
+  }
+  now_ = end;
+}
+
+void Player::step(const Event& event) {
+  Actions actions;
+  next_ = core_.step(event, now_, actions);
+  perform(actions);
+  while (!answers_.empty()) {
+    const Event answer = answers_.front();
+    answers_.erase(answers_.begin());
+    step(answer);
+  }
+  const std::string broken = broken_invariant(core_.state());
+  if (!broken.empty()) fault("broken invariant: " + broken);
+}
+
+void Player::perform(const Actions& actions) {
+  for (const Action& action : actions) {
+    std::visit([this](const auto& what) { tell(what); }, action);
+  }
+}
+
+void Player::tell(const OpenListener& action) {
+  lines_.push_back("open " + action.key);
+  if (broken_.erase(action.key) > 0) {
+    Failure failure;
+    failure.kind = FailureKind::kListener;
+    failure.stage = "bind " + action.key;
+    failure.error = EADDRINUSE;
+    answers_.emplace_back(ListenerFailed{action.key, failure});
+  } else {
+    answers_.emplace_back(ListenerOpened{action.key});
+  }
+}
+
+void Player::tell(const CloseListener& action) {
+  lines_.push_back("close " + action.key);
+}
+
+void Player::tell(const Spawn& action) {
+  places_[action.worker] = {action.pool_name, action.slot, action.generation};
+  lines_.push_back("start " + name(action.worker));
+  if (std::exchange(unstartable_, false)) {
+    answers_.emplace_back(SpawnFailed{action.worker, "exec", ENOENT});
+  } else {
+    answers_.emplace_back(Spawned{action.worker});
+  }
+}
+
+void Player::tell(const SignalWorker& action) {
+  const char* verb = action.kind == SignalKind::kStop    ? "ask to stop "
+                     : action.kind == SignalKind::kAbort ? "abort "
+                                                         : "kill ";
+  lines_.push_back(verb + name(action.worker));
+}
+
+void Player::tell(const DropLaunch&) {}  // the shell's bookkeeping
+
+void Player::tell(const Note& note) {
+  const std::string who = note.slot >= 0 ? name(note.worker) : note.pool;
+  const std::string why = note.failure ? describe(*note.failure) : "";
+  switch (note.kind) {
+    case NoteKind::kWorkerStarting:
+    case NoteKind::kWorkerStopping:
+      break;  // the action says it
+    case NoteKind::kWorkerReady:
+      lines_.push_back(who + " is ready");
+      break;
+    case NoteKind::kWorkerExited:
+      lines_.push_back(who + " is gone: " + word(note.cause));
+      break;
+    case NoteKind::kWorkerFailed:
+      lines_.push_back(
+          who + " " + why +
+          (note.value == 0 ? "" : "; next try in " + std::to_string(note.value) + "ms"));
+      break;
+    case NoteKind::kWorkerUnkillable:
+      lines_.push_back(who + " does not end on SIGKILL");
+      break;
+    case NoteKind::kReloadStarted:
+      lines_.push_back("reload begins");
+      break;
+    case NoteKind::kReloadFailing:
+      lines_.push_back(who + " is rolled back: a new worker " + why);
+      break;
+    case NoteKind::kReloadFinished:
+      lines_.push_back((who.empty() ? "reload" : who) + " " + word(note.outcome) +
+                       (note.outcome == Outcome::kRejected ? ": " + why : ""));
+      break;
+    case NoteKind::kPoolScaled:
+      lines_.push_back(who + " wants " + std::to_string(note.value));
+      break;
+    case NoteKind::kPoolReady:
+      lines_.push_back(who + " has all it wants");
+      break;
+    case NoteKind::kPoolRemoved:
+      lines_.push_back(who + " is removed");
+      break;
+    case NoteKind::kManagerReady:
+      lines_.emplace_back("the manager is ready");
+      break;
+    case NoteKind::kManagerStopping:
+      lines_.emplace_back("the manager stops");
+      break;
+    case NoteKind::kClockJumped:
+      lines_.push_back("the manager stood still for " + std::to_string(note.value) + "ms");
+      break;
+  }
+}
+
+void Player::tell(const Reply& reply) {
+  lines_.push_back("answer to " + operations_.at(reply.op) + ": " + word(reply.outcome));
+  for (const PoolOutcome& pool : reply.pools) {
+    lines_.push_back("  " + pool.pool + " " + word(pool.outcome) + ", generation " +
+                     std::to_string(pool.generation) + ", " + std::to_string(pool.replaced) +
+                     " replaced, " + std::to_string(pool.cut_off) + " cut off" +
+                     (pool.reason ? ": " + describe(*pool.reason) : ""));
+  }
+  for (const Failure& error : reply.errors) lines_.push_back("  " + describe(error));
+  if (reply.reason) lines_.push_back("  a successor " + describe(*reply.reason));
+}
+
+void Player::tell(const ExitManager& action) {
+  lines_.emplace_back(action.reason == ExitReason::kStopped      ? "exit: stopped as asked"
+                      : action.reason == ExitReason::kNoListener ? "exit: no socket"
+                                                                 : "exit: every pool failed");
+}
+
+OperationId Player::begin(const std::string& what) {
+  const OperationId id{operations_.size() + 1};
+  operations_[id] = what;
+  return id;
+}
+
+WorkerId Player::worker(const std::string& text) const {
+  const bool oldest = text.ends_with("/old");
+  const std::string wanted = oldest ? text.substr(0, text.size() - 4) : text;
+  WorkerId found;
+  for (const auto& [id, place] : places_) {
+    const std::string full = place.name();
+    const bool there = find_worker(core_.state(), id) != nullptr;
+    if (!there || (full != wanted && !full.starts_with(wanted + "/"))) continue;
+    if (!oldest || !found) found = id;
+  }
+  if (!found) fault("no such worker: " + text);
+  return found;
+}
+
+std::string Player::name(WorkerId worker) const {
+  return places_.at(worker).name();
+}
+
+}  // namespace ostler::scenario

@@ -1,0 +1,74 @@
+// Plays a scenario: commands in, the core's answers out, as text.
+//
+//   pool NAME KEY=VALUE…   a pool of the next plan: workers, listen, settle, attempts, surge (1 or
+//                          50%), stop, start, heartbeat, after, backoff, backoff_max, burst, reset
+//   drop NAME              takes a pool out of the next plan
+//   load [NAME]            the plan is accepted: the first time the manager starts, later it
+//   reloads restart [NAME] · scale NAME 4|+1|-1|reset · stop [now] recycle|drain|kill WORKER
+//   ready|beat|trigger|leaving WORKER · extend WORKER TIME · exit WORKER [CODE|SIGNAL-NUMBER
+//   signal] broken KEY             the next attempt to open this listener fails unstartable the
+//   next process cannot be started wait TIME              time passes, with every step that the
+//   core asked for stall TIME             time passes, and the manager does not run meanwhile
+//
+// A WORKER is web.0 (the newest in that slot), web.0/2 (the newest of that generation in it) or
+// web.0/old (the oldest). A
+// process that is to be started is started, a listener that is to be opened opens, unless said
+// otherwise; everything else is up to the scenario.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/core.hpp"
+
+namespace ostler::scenario {
+
+class Player {
+ public:
+  // One command; returns the transcript's lines. Throws std::runtime_error on a faulty command.
+  std::vector<std::string> play(const std::string& command);
+
+ private:
+  struct Place {
+    std::string pool;
+    int slot = 0;
+    core::Generation generation = 0;
+    [[nodiscard]] std::string name() const;
+  };
+  void command(const std::vector<std::string>& words);
+  void set_pool(const std::vector<std::string>& words);
+  void load(const std::string& only);
+  void sign(core::WorkerId worker, core::WorkerSign what);
+  void exit(const std::vector<std::string>& words);
+  void scale(const std::vector<std::string>& words);
+  void pass(core::Duration duration);
+  void step(const core::Event& event);
+  void perform(const core::Actions& actions);
+  void tell(const core::OpenListener& action);
+  void tell(const core::CloseListener& action);
+  void tell(const core::Spawn& action);
+  void tell(const core::SignalWorker& action);
+  void tell(const core::DropLaunch& action);
+  void tell(const core::Note& note);
+  void tell(const core::Reply& reply);
+  void tell(const core::ExitManager& action);
+  core::OperationId begin(const std::string& what);
+  [[nodiscard]] core::WorkerId worker(const std::string& text) const;
+  [[nodiscard]] std::string name(core::WorkerId worker) const;
+
+  core::Core core_{1};
+  core::Time now_{};
+  std::optional<core::Time> next_;
+  core::Plan plan_;
+  std::uint64_t launches_ = 0;
+  std::map<core::WorkerId, Place> places_;
+  std::map<core::OperationId, std::string> operations_;
+  std::set<std::string> broken_;
+  bool unstartable_ = false;
+  std::vector<core::Event> answers_;
+  std::vector<std::string> lines_;
+};
+
+}  // namespace ostler::scenario

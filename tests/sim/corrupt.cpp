@@ -1,0 +1,173 @@
+#include "corrupt.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace ostler::sim {
+
+using namespace core;  // every word here is the core's
+
+const std::vector<Mistake>& mistakes() {
+  static const std::vector<Mistake> all = {
+      {"lose-stop", "a stop signal is not sent"},
+      {"lose-abort", "a hung worker is not aborted"},
+      {"lose-kill", "a worker that ignores its stop signal is not killed"},
+      {"kill-for-stop", "a worker is killed when it should drain"},
+      {"stop-for-abort", "a hung worker is asked to drain"},
+      {"stop-at-random", "a worker is told to go for no reason"},
+      {"signal-the-dead", "a signal after the end"},
+      {"lose-spawn", "a worker is not started"},
+      {"double-spawn", "a slot is filled twice"},
+      {"reuse-id", "a worker gets the id of an earlier one"},
+      {"wrong-slot", "a worker is started in a slot that is not wanted"},
+      {"old-launch", "a worker is started with an earlier launch"},
+      {"lose-reply", "a request is not answered"},
+      {"double-reply", "a request is answered twice"},
+      {"early-reply", "a reload is answered when it begins"},
+      {"call-it-done", "a failure is reported as success"},
+      {"lose-reason", "a roll-back is reported without its reason"},
+      {"miscount", "the number of replaced workers is wrong"},
+      {"lose-open", "a socket is not opened"},
+      {"keep-open", "a socket that nobody needs stays open"},
+      {"close-early", "a socket in use is closed"},
+      {"keep-launch", "a launch that nobody needs is kept"},
+      {"drop-launch-early", "a launch in use is dropped"},
+      {"exit-early", "the manager ends while workers live"},
+      {"never-exit", "the manager does not end"},
+      {"wrong-exit", "the manager ends with a wrong reason"},
+      {"forget-time", "no next step is asked for"},
+      {"late-time", "the next step is asked for too late"},
+      {"no-rest", "the next step is always now"},
+      {"lose-note", "something happens and nobody is told"},
+      {"wrong-cause", "a worker is told to go for another reason than the true one"},
+      {"backoff-lie", "the wait that is reported is not the one that is kept"},
+  };
+  return all;
+}
+
+// `which` says whether an action of the kind is to be lost.
+template <class T, class F>
+void Corruptor::drop(Actions& actions, F&& which) {
+  std::erase_if(actions, [&](const Action& action) {
+    const T* what = std::get_if<T>(&action);
+    return what != nullptr && which(*what);
+  });
+}
+
+template <class T, class F>
+void Corruptor::change(Actions& actions, F&& how) {
+  for (Action& action : actions) {
+    if (T* what = std::get_if<T>(&action)) how(*what);
+  }
+}
+
+void Corruptor::corrupt(Actions& actions, std::optional<Time>& promised, Time now) {
+  if (!active()) return;
+  spoil_workers(actions);
+  spoil_answers(actions);
+  spoil_sockets(actions);
+  spoil_order(actions);
+  if (is("forget-time") && random_.chance(0.1)) promised.reset();
+  if (is("late-time") && promised) *promised += std::chrono::milliseconds(7);
+  if (is("no-rest")) promised = now;
+  for (const Action& action : actions) {
+    if (const auto* spawn = std::get_if<Spawn>(&action)) spawned_.push_back(*spawn);
+    if (const auto* open = std::get_if<OpenListener>(&action)) key_ = open->key;
+  }
+}
+
+void Corruptor::spoil_workers(Actions& actions) {
+  const auto rarely = [&](const auto&) { return random_.chance(0.2); };
+  const auto is_kind = [](SignalKind kind) {
+    return [kind](const SignalWorker& signal) { return signal.kind == kind; };
+  };
+  if (is("lose-stop")) drop<SignalWorker>(actions, is_kind(SignalKind::kStop));
+  if (is("lose-abort")) drop<SignalWorker>(actions, is_kind(SignalKind::kAbort));
+  if (is("lose-kill")) drop<SignalWorker>(actions, is_kind(SignalKind::kKill));
+  if (is("lose-spawn")) drop<Spawn>(actions, rarely);
+  change<SignalWorker>(actions, [&](SignalWorker& signal) {
+    const bool stop = signal.kind == SignalKind::kStop;
+    if (is("kill-for-stop") && stop) signal.kind = SignalKind::kKill;
+    if (is("stop-for-abort") && signal.kind == SignalKind::kAbort) signal.kind = SignalKind::kStop;
+  });
+  change<Spawn>(actions, [&](Spawn& spawn) {
+    if (spawned_.empty()) return;
+    if (is("reuse-id") && random_.chance(0.2)) spawn.worker = spawned_.front().worker;
+    if (is("wrong-slot") && random_.chance(0.2)) spawn.slot += 1;
+    if (is("old-launch")) spawn.launch = spawned_.front().launch;
+  });
+  if (spawned_.empty() || !random_.chance(0.05)) return;
+  if (is("stop-at-random")) {
+    actions.emplace_back(SignalWorker{spawned_.back().worker, SignalKind::kStop});
+  }
+  if (is("signal-the-dead")) {
+    actions.emplace_back(SignalWorker{spawned_.front().worker, SignalKind::kKill});
+  }
+  if (!is("double-spawn")) return;
+  Spawn again = spawned_.back();
+  again.worker.value += 500000;
+  actions.emplace_back(again);
+}
+
+void Corruptor::spoil_answers(Actions& actions) {
+  if (is("lose-reply")) drop<Reply>(actions, [&](const Reply&) { return random_.chance(0.2); });
+  if (is("lose-note")) {
+    drop<Note>(actions, [&](const Note& note) { return note.worker && random_.chance(0.2); });
+  }
+  change<Reply>(actions, [&](Reply& reply) {
+    const bool failed = reply.outcome == Outcome::kRolledBack ||
+                        reply.outcome == Outcome::kFailed || reply.outcome == Outcome::kRejected;
+    if (is("call-it-done") && failed) {
+      reply.outcome = reply.pools.empty() ? Outcome::kDone : Outcome::kReloaded;
+    }
+    for (PoolOutcome& pool : reply.pools) {
+      if (is("lose-reason")) pool.reason.reset();
+      if (is("miscount")) ++pool.replaced;
+    }
+  });
+  change<Note>(actions, [&](Note& note) {
+    if (is("backoff-lie") && note.kind == NoteKind::kWorkerFailed) note.value += 50;
+    if (is("wrong-cause") && note.cause == StopCause::kScaledDown)
+      note.cause = StopCause::kReplaced;
+  });
+  if (is("double-reply")) {
+    Actions twice;
+    for (const Action& action : actions) {
+      if (std::holds_alternative<Reply>(action)) twice.push_back(action);
+    }
+    actions.insert(actions.end(), twice.begin(), twice.end());
+  }
+  const bool begins = std::ranges::any_of(actions, [](const Action& action) {
+    const auto* note = std::get_if<Note>(&action);
+    return note != nullptr && note->kind == NoteKind::kReloadStarted;
+  });
+  if (!is("early-reply") || !begins) return;
+  Reply reply;
+  reply.op = OperationId{2};
+  reply.outcome = Outcome::kReloaded;
+  actions.emplace_back(reply);
+}
+
+void Corruptor::spoil_sockets(Actions& actions) {
+  if (is("lose-open")) drop<OpenListener>(actions, [](const auto&) { return true; });
+  if (is("keep-open")) drop<CloseListener>(actions, [](const auto&) { return true; });
+  if (is("keep-launch")) drop<DropLaunch>(actions, [](const auto&) { return true; });
+  if (spawned_.empty() || !random_.chance(0.02)) return;
+  if (is("close-early") && !key_.empty()) actions.emplace_back(CloseListener{key_});
+  if (is("drop-launch-early")) actions.emplace_back(DropLaunch{spawned_.back().launch});
+}
+
+void Corruptor::spoil_order(Actions& actions) {
+  if (is("never-exit")) drop<ExitManager>(actions, [](const auto&) { return true; });
+  if (is("wrong-exit")) {
+    change<ExitManager>(actions, [](ExitManager& exit) { exit.reason = ExitReason::kNoListener; });
+  }
+  if (!is("exit-early")) return;
+  const bool stops = std::ranges::any_of(actions, [](const Action& action) {
+    const auto* note = std::get_if<Note>(&action);
+    return note != nullptr && note->kind == NoteKind::kManagerStopping;
+  });
+  if (stops) actions.emplace_back(ExitManager{});
+}
+
+}  // namespace ostler::sim

@@ -1,0 +1,356 @@
+// What the oracle writes into its books when the core is told something.
+#include "oracle.hpp"
+
+#include <algorithm>
+
+#include "core/limits.hpp"
+
+namespace ostler::sim {
+
+using namespace core;  // every word here is the core's
+
+void Oracle::wrong(const std::string& what) {
+  if (fault_.empty()) fault_ = what;
+}
+
+void Oracle::begin(Time now) {
+  now_ = now;
+  spawns_ = actions_ = 0;
+  given_up_.clear();
+  departed_.clear();
+  stray_.clear();
+  for (const auto& pool : pools_) pool->was_rolling = pool->rollout.has_value();
+  notice_late();
+  begun_ = true;
+}
+
+// A manager that stood still owes everybody the time it lost, and a grace on top. What a worker has
+// to live through, it lived through only as long as somebody looked.
+void Oracle::notice_late() {
+  if (!promised_ || now_ <= *promised_ + limits::kLate) return;
+  const Duration stood = now_ - *promised_;
+  const auto shift = [](std::optional<Time>& time, Duration by) {
+    if (time) *time += by;
+  };
+  for (auto& [id, worker] : workers_) {
+    shift(worker->start_due, stood + limits::kGrace);
+    shift(worker->stop_due, stood + limits::kGrace);
+    shift(worker->kill_due, stood + limits::kGrace);
+    shift(worker->last_beat, stood + limits::kGrace);
+    shift(worker->ready_due, stood);
+    if (worker->ready && !worker->proven) worker->settled_at += stood;
+  }
+  for (const auto& pool : pools_) {
+    for (auto& [number, slot] : pool->slots) shift(slot.latest, stood);
+    if (pool->rollout) shift(pool->rollout->latest, stood);
+  }
+}
+
+void Oracle::event(const Event& event) {
+  if (fault_.empty()) std::visit([&](const auto& what) { on(what); }, event);
+}
+
+void Oracle::action(const Action& action) {
+  if (!fault_.empty()) return;
+  check(!exited_, "something is done after the end");
+  if (const auto* spawn = std::get_if<Spawn>(&action)) names_.learn(*spawn);
+  ++actions_;
+  std::visit([&](const auto& what) { act(what); }, action);
+}
+
+void Oracle::remember(OperationId op, const Event& request) {
+  if (!op) return;
+  Operation operation;
+  operation.request = request;
+  operations_.emplace(op, std::move(operation));
+}
+
+void Oracle::expect(OperationId op, Outcome outcome) {
+  const auto found = operations_.find(op);
+  if (found != operations_.end()) found->second.due = outcome;
+}
+
+Oracle::Worker* Oracle::find(WorkerId id) {
+  const auto found = workers_.find(id);
+  return found == workers_.end() ? nullptr : found->second.get();
+}
+
+Oracle::Pool* Oracle::find_pool(const std::string& name) {
+  for (const auto& pool : pools_) {
+    if (pool->name == name && !pool->removed) return pool.get();
+  }
+  return nullptr;
+}
+
+void Oracle::on(const PlanAccepted& event) {
+  remember(event.op, event);
+  for (const PoolPlan& plan : event.plan.pools) launches_.emplace(plan.launch, plan);
+  if (stopping_) return expect(event.op, Outcome::kStopping);
+  if (!reload_) return start(event);
+  if (queued_.size() >= limits::kQueuedReloads) return expect(event.op, Outcome::kBusy);
+  queued_.emplace_back(event);
+}
+
+void Oracle::on(const RestartRequested& event) {
+  remember(event.op, event);
+  if (stopping_) return expect(event.op, Outcome::kStopping);
+  if (!reload_) return start(event);
+  if (queued_.size() >= limits::kQueuedReloads) return expect(event.op, Outcome::kBusy);
+  queued_.emplace_back(event);
+}
+
+void Oracle::on(const ScaleRequested& event) {
+  remember(event.op, event);
+  Pool* pool = find_pool(event.pool);
+  if (pool == nullptr) return expect(event.op, Outcome::kNotFound);
+  if (stopping_) return expect(event.op, Outcome::kStopping);
+  expect(event.op, Outcome::kDone);
+  const int before = pool->scaled.value_or(pool->plans.at(pool->desired()).workers);
+  const auto bounded = [](long value) {
+    return static_cast<int>(std::clamp(value, 0L, static_cast<long>(limits::kWorkersPerPool)));
+  };
+  switch (event.kind) {
+    case ScaleKind::kSet:
+      pool->scaled = bounded(event.value);
+      break;
+    case ScaleKind::kAdd:
+      pool->scaled = bounded(static_cast<long>(before) + event.value);
+      break;
+    case ScaleKind::kReset:
+      pool->scaled.reset();
+      break;
+  }
+  if (pool->rollout) pool->rollout->scaled_since = true;
+  unsettle_slots(*pool);
+}
+
+// Fewer slots may be wanted now. Which were given up shows at the end of the step: not those that
+// are held then.
+void Oracle::unsettle_slots(Pool& pool) {
+  for (const Worker* worker : pool.workers) pool.slots.try_emplace(worker->slot);
+  for (auto& [number, slot] : pool.slots) slot.given_up = true;
+}
+
+void Oracle::clear_counts(Pool& pool) {
+  for (auto& entry : pool.slots) {
+    const int number = entry.first;
+    Slot& slot = entry.second;
+    Slot fresh;
+    fresh.given_up = slot.given_up;
+    const bool served = std::ranges::any_of(pool.workers, [&](const Worker* worker) {
+      return worker->slot == number && worker->serves();
+    });
+    fresh.proven =
+        slot.doublings == 0 || served ? slot.proven : 0;  // what fails is not relied upon
+    slot = fresh;
+  }
+}
+
+void Oracle::on(const WorkerRequested& event) {
+  remember(event.op, event);
+  Worker* worker = find(event.worker);
+  if (worker == nullptr) return expect(event.op, Outcome::kNotFound);
+  if (waiting_requests_ >= limits::kOperations) return expect(event.op, Outcome::kBusy);
+  const bool recycle = event.request == WorkerRequest::kRecycle;
+  if (recycle && (stopping_ || worker->pool->removed)) {
+    return expect(event.op, Outcome::kStopping);
+  }
+  switch (event.request) {
+    case WorkerRequest::kRecycle:
+      worker->recycle = true;
+      break;
+    case WorkerRequest::kDrain:
+      worker->drained = true;
+      break;
+    case WorkerRequest::kKill:
+      if (worker->active()) leave(*worker, StopCause::kRequested);
+      if (!worker->killed && !worker->wants_kill) {
+        worker->wants_kill = true;
+        if (worker->spawned) worker->kill_due = now_;
+      }
+      break;
+  }
+  const auto found = operations_.find(event.op);
+  if (found == operations_.end()) return;
+  found->second.worker = worker->id;
+  found->second.pool = worker->pool;
+  found->second.slot = worker->slot;
+  ++waiting_requests_;
+}
+
+void Oracle::on(const StopRequested& event) {
+  remember(event.op, event);
+  expect(event.op, Outcome::kDone);
+  stopping_ = true;
+  abandon();
+  if (!event.now) return;
+  stopping_now_ = true;
+  for (auto& [id, worker] : workers_) {
+    if (worker->active()) leave(*worker, StopCause::kStop);
+    if (worker->killed || worker->wants_kill) continue;
+    worker->wants_kill = true;
+    if (worker->spawned) worker->kill_due = now_;
+  }
+}
+
+void Oracle::on(const ListenerOpened& event) {
+  if (opening_.erase(event.key) == 0) {
+    stray_ = event.key;
+    return;
+  }
+  open_.insert(event.key);
+  listener_answered(event.key);
+}
+
+void Oracle::on(const ListenerFailed& event) {
+  if (opening_.erase(event.key) == 0) return;
+  if (reload_ && reload_->opening.contains(event.key)) reload_->failing = true;
+  listener_answered(event.key);
+}
+
+void Oracle::on(const Spawned& event) {
+  Worker* worker = find(event.worker);
+  if (worker == nullptr || worker->spawned) return;
+  worker->spawned = true;
+  if (worker->active()) return;
+  if (worker->wants_kill) {
+    worker->kill_due = now_;
+  } else {
+    worker->owes_stop = true;
+    worker->stop_due = now_ + worker->plan.stop_timeout;
+  }
+}
+
+void Oracle::on(const SpawnFailed& event) {
+  Worker* worker = find(event.worker);
+  if (worker != nullptr && !worker->spawned) gone(*worker);
+}
+
+void Oracle::on(const Exited& event) {
+  Worker* worker = find(event.worker);
+  if (worker != nullptr && worker->spawned) gone(*worker);
+}
+
+void Oracle::on(const WorkerSigned& event) {
+  Worker* worker = find(event.worker);
+  if (worker == nullptr || !worker->spawned || !worker->active()) return;
+  switch (event.sign) {
+    case WorkerSign::kReady:
+      if (worker->ready) return;
+      become_ready(*worker);
+      worker->owes_note = NoteKind::kWorkerReady;
+      return;
+    case WorkerSign::kHeartbeat:
+      worker->last_beat = std::max(now_, worker->last_beat.value_or(now_));
+      return;
+    case WorkerSign::kStopping:
+      leave(*worker, StopCause::kItself);
+      worker->stop_due = now_ + worker->plan.stop_timeout;
+      break;
+    case WorkerSign::kTrigger:
+      leave(*worker, StopCause::kFault);
+      worker->owes_abort = true;
+      break;
+  }
+  worker->owes_note = NoteKind::kWorkerStopping;
+}
+
+void Oracle::on(const TimeoutExtended& event) {
+  Worker* worker = find(event.worker);
+  if (worker == nullptr || !worker->spawned || worker->killed) return;
+  const Time until = now_ + std::clamp(event.by, Duration{0}, limits::kExtension);
+  if (worker->active() && !worker->ready && worker->start_due) {
+    worker->start_due = std::max(*worker->start_due, until);
+  } else if (worker->stop_due && !worker->kill_due) {
+    worker->stop_due = std::max(*worker->stop_due, until);
+  }
+}
+
+void Oracle::leave(Worker& worker, StopCause cause) {
+  worker.told = cause;
+  worker.start_due.reset();
+  worker.ready_due.reset();
+}
+
+void Oracle::become_ready(Worker& worker) {
+  worker.ready = true;
+  worker.ready_at = now_;
+  worker.settled_at = now_ + worker.plan.settle;
+  worker.proven = worker.plan.settle == Duration{0};
+  worker.start_due.reset();
+  worker.ready_due.reset();
+  if (worker.last_beat) worker.last_beat = now_;
+  any_ready_ = true;
+}
+
+// The end of a process, or of the attempt to make one.
+void Oracle::gone(Worker& worker) {
+  Pool& pool = *worker.pool;
+  Departed departed;
+  departed.pool = &pool;
+  departed.slot = worker.slot;
+  const bool unexpected = worker.told == StopCause::kNone || worker.told == StopCause::kItself ||
+                          worker.told == StopCause::kFault;
+  departed.failed = unexpected && !stopping_ && !pool.removed;
+  std::erase(pool.workers, &worker);
+  if (departed.failed) died(worker, departed);
+  departed_.emplace(worker.id, departed);
+  dead_.insert(worker.id);
+  workers_.erase(worker.id);
+}
+
+// Somebody died who was not told to go: what the slot, or the reload, has to wait for.
+void Oracle::died(const Worker& worker, Departed& departed) {
+  Pool& pool = *worker.pool;
+  const PoolPlan& plan = worker.plan;
+  const auto wait = [&](int doublings) {
+    Duration delay = plan.backoff;
+    for (int i = 0; i < doublings && delay < plan.backoff_max; ++i) delay *= 2;
+    delay = std::min(delay, plan.backoff_max);
+    departed.earliest = now_ + delay - delay / 10;
+    departed.latest = now_ + std::min(delay + delay / 10, plan.backoff_max);
+  };
+  if (!worker.ready) ++pool.failures;
+  if (pool.rolling() && worker.generation == pool.rollout->to && !worker.proven) {
+    Rollout& rollout = *pool.rollout;
+    rollout.failed.insert(worker.id);
+    if (++rollout.failures < plan.attempts) {
+      wait(0);
+      rollout.earliest = departed.earliest;
+      rollout.latest = departed.latest;
+    }
+    return;
+  }
+  Slot& slot = pool.slots[worker.slot];
+  slot.earliest = slot.latest = std::nullopt;
+  const Duration since_settled = now_ - (worker.settled_at - plan.settle);
+  const bool lived = worker.ready && since_settled >= plan.reset_after;
+  const bool lived_in_real_time = worker.ready && now_ - worker.ready_at >= plan.reset_after;
+  if (lived) {
+    slot.quick_deaths = slot.doublings = 0;
+    slot.unsure = false;
+  } else if (lived_in_real_time) {
+    slot.unsure = true;  // whether standing still counts as living is left open
+  }
+  if (!lived) {
+    ++slot.quick_deaths;
+    if (!worker.ready || slot.quick_deaths > plan.burst) wait(slot.doublings++);
+  }
+  departed.sure = slot.sure();
+  if (!slot.sure()) {
+    departed.earliest.reset();
+    departed.latest = now_ + plan.backoff_max;
+  }
+  slot.earliest = departed.earliest;
+  slot.latest = departed.latest;
+  if (slot.latest && pool.rolling() && worker.generation == pool.rollout->to) {
+    pool.rollout->looping = true;
+    pool.rollout->failed.insert(worker.id);
+  }
+  if (worker.proven) return;
+  for (Worker* old : pool.workers) {  // its recycling has failed
+    if (old->slot == worker.slot && old->active()) old->recycle = false;
+  }
+}
+
+}  // namespace ostler::sim

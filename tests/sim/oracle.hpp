@@ -1,0 +1,275 @@
+// The judge of a simulated run: it sees what the core is told and what the core answers, keeps
+// books of its own, and says which rule was broken first. It never reads the core's state.
+//
+// Books, not opinions: whether a worker lives follows from Spawn, Spawned and Exited; whether it is
+// ready from what it said; when it must be gone from its plan and the clock. What the core says
+// about itself (Note, Reply) is a claim, checked against the books like everything else.
+//
+// Where the contract leaves the core a choice, the books hold both answers (a wait between two
+// bounds, a slot of which it is not known any more whether it is still wanted).
+//
+// Use: begin(now), then event() and action() in the order they happened, then end(promised).
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/action.hpp"
+#include "core/event.hpp"
+#include "text.hpp"
+
+namespace ostler::sim {
+
+using core::Duration;
+using core::Generation;
+using core::LaunchId;
+using core::OperationId;
+using core::PoolId;
+using core::PoolPlan;
+using core::StopCause;
+using core::Time;
+using core::WorkerId;
+
+class Oracle {
+ public:
+  void begin(Time now);
+  void event(const core::Event& event);
+  void action(const core::Action& action);
+  void end(std::optional<Time> promised);
+
+  // The first broken rule; empty while all is well.
+  [[nodiscard]] const std::string& fault() const { return fault_; }
+  // What is still missing of the desired state; empty once everything has settled.
+  [[nodiscard]] std::string unfinished() const;
+  [[nodiscard]] bool exited() const { return exited_.has_value(); }
+  [[nodiscard]] core::ExitReason exit_reason() const { return *exited_; }
+  // Once stopping: when the last worker must be gone, if SIGKILL ends those who need it.
+  [[nodiscard]] std::optional<Time> stopped_by() const;
+  [[nodiscard]] std::vector<WorkerId> living() const;
+
+ private:
+  struct Pool;
+  struct Worker {
+    WorkerId id;
+    Pool* pool = nullptr;
+    int slot = 0;
+    Generation generation = 0;
+    LaunchId launch;
+    PoolPlan plan;
+    Time asked{};
+    bool spawned = false;
+    bool ready = false;
+    bool proven = false;
+    Time ready_at{};    // when it said so
+    Time settled_at{};  // when it has stayed up long enough to be relied upon
+    StopCause told = StopCause::kNone;
+    bool recycle = false;
+    bool drained = false;     // an operator asked for it
+    bool wants_kill = false;  // an operator asked for it, or it failed before it was spawned
+    bool stuck = false;       // SIGKILL did not end it: nobody counts on it any more
+    std::optional<Time> start_due, ready_due, stop_due, kill_due, last_beat;
+    bool owes_stop = false;  // the core said that it goes: the signal must follow
+    bool owes_abort = false;
+    bool killed = false;
+    std::optional<core::NoteKind> owes_note;  // what happened to it must be told
+    [[nodiscard]] bool active() const { return told == StopCause::kNone; }
+    [[nodiscard]] bool serves() const { return active() && ready; }
+    // It goes through a fault of its own and has never served: its end will make the slot wait.
+    [[nodiscard]] bool failing() const {
+      return !ready && !stuck && (told == StopCause::kFault || told == StopCause::kItself);
+    }
+  };
+  struct Slot {
+    int quick_deaths = 0;
+    int doublings = 0;
+    bool unsure = false;    // the counts may have been cleared
+    bool given_up = false;  // perhaps: then it waits for nothing, and begins anew when wanted again
+    [[nodiscard]] bool sure() const { return !unsure && !given_up; }
+    Generation proven = 0;                 // whose worker last stayed up here for `settle`
+    std::optional<Time> earliest, latest;  // the next worker: not before, not after
+  };
+  struct Rollout {
+    Generation from = 0, to = 0;
+    bool back = false;
+    int failures = 0;
+    bool looping = false;  // one of its workers proved itself and then crashed again and again
+    int replaced = 0, cut_off = 0;
+    std::optional<int> scaled_before;
+    bool scaled_since = false;
+    std::optional<Time> earliest, latest;
+    std::set<WorkerId> failed;
+    Time started{};
+  };
+  struct Pool {
+    PoolId id;  // none until the first Spawn
+    std::string name;
+    bool removed = false;
+    std::map<Generation, PoolPlan> plans;
+    Generation current = 0, last = 0;
+    std::optional<int> scaled;
+    std::optional<Rollout> rollout;
+    bool was_rolling = false;  // when the step began
+    std::map<int, Slot> slots;
+    std::vector<Worker*> workers;
+    int failures = 0;  // deaths of workers that had never been ready
+    [[nodiscard]] Generation desired() const {
+      return !rollout ? current : rollout->back ? rollout->from : rollout->to;
+    }
+    [[nodiscard]] bool rolling() const { return rollout && !rollout->back; }
+  };
+  // A worker of which the core must still say how it ended.
+  struct Departed {
+    Pool* pool = nullptr;
+    int slot = 0;
+    bool failed = false;
+    bool sure = true;
+    std::optional<Time> earliest, latest;
+  };
+  struct Finished {
+    core::Outcome outcome = core::Outcome::kReloaded;
+    Generation generation = 0;
+    int replaced = 0, cut_off = 0;
+    bool whole = false;  // a rollout of a pool that stays, so that the numbers count
+  };
+  struct Reload {
+    OperationId op;
+    bool first = false, restart = false, committed = false, announced = false;
+    core::Plan plan;
+    std::string only;
+    std::set<std::string> opening;
+    bool failing = false;
+    std::set<const Pool*> waiting;
+    std::map<std::string, std::vector<Finished>> finished;
+  };
+  using Queued = std::variant<core::PlanAccepted, core::RestartRequested>;
+  struct Operation {
+    core::Event request;
+    std::optional<core::Outcome> due;  // known already: the answer must come in this step
+    WorkerId worker;
+    Pool* pool = nullptr;
+    int slot = 0;
+  };
+
+  // oracle.cpp
+  void wrong(const std::string& what);
+  void check(bool holds, const std::string& what) {
+    if (!holds) wrong(what);
+  }
+  void notice_late();
+  void on(const core::Tick&) {}
+  void on(const core::PlanAccepted& event);
+  void on(const core::RestartRequested& event);
+  void on(const core::ScaleRequested& event);
+  void on(const core::WorkerRequested& event);
+  void on(const core::StopRequested& event);
+  void on(const core::ListenerOpened& event);
+  void on(const core::ListenerFailed& event);
+  void on(const core::Spawned& event);
+  void on(const core::SpawnFailed& event);
+  void on(const core::WorkerSigned& event);
+  void on(const core::TimeoutExtended& event);
+  void on(const core::Exited& event);
+  void remember(OperationId op, const core::Event& request);
+  void expect(OperationId op, core::Outcome outcome);
+  Worker* find(WorkerId id);
+  Pool* find_pool(const std::string& name);
+  [[nodiscard]] std::string name(const Worker& worker) const { return names_.of(worker.id); }
+
+  // oracle_workers.cpp: what the core does to workers.
+  void act(const core::Spawn& action);
+  void act(const core::SignalWorker& action);
+  void check_spawn_place(const Pool& pool, const core::Spawn& action);
+  void check_spawn_time(Pool& pool, const core::Spawn& action);
+  void check_surge(const Pool& pool, const core::Spawn& action);
+  static void unsettle_slots(Pool& pool);
+  static void clear_counts(Pool& pool);
+  static void leave(Worker& worker, StopCause cause);
+  void become_ready(Worker& worker);
+  void gone(Worker& worker);
+  void died(const Worker& worker, Departed& departed);
+  void told(Worker& worker, const core::Note& note);
+  void told_fault(Worker& worker);
+  void said_ready(Worker& worker);
+  void said_gone(const core::Note& note);
+  void check_cause(Worker& worker, StopCause cause);
+  void check_replaced(Worker& worker, StopCause cause);
+  [[nodiscard]] static bool is_planned(const Pool& pool, const core::Spawn& action);
+
+  // oracle_reload.cpp: generations, listeners, answers.
+  void act(const core::OpenListener& action);
+  void act(const core::CloseListener& action);
+  void act(const core::DropLaunch& action);
+  void act(const core::Note& action);
+  void act(const core::Reply& action);
+  void act(const core::ExitManager& action);
+  void start(const core::PlanAccepted& event);
+  void start(const core::RestartRequested& event);
+  bool start_next();
+  void forget_finished_reload();
+  void open_or_commit();
+  void listener_answered(const std::string& key);
+  void commit();
+  void remove(Pool& pool);
+  void roll(Pool& pool, const PoolPlan& plan);
+  void abandon();
+  void reload_started();
+  void pool_finished(const core::Note& note);
+  void pool_failing(const core::Note& note);
+  void pool_removed(const std::string& name);
+  void check_reloaded(const Pool& pool);
+  void check_reload_reply(const Operation& operation, const core::Reply& reply);
+  void check_worker_reply(const Operation& operation, const core::WorkerRequested& request,
+                          const core::Reply& reply);
+  [[nodiscard]] bool needs(LaunchId launch) const;
+  [[nodiscard]] std::set<std::string> needed_listeners() const;
+
+  // oracle_duties.cpp: what must hold when a step is over.
+  void check_worker(const Worker& worker);
+  void check_pool(Pool& pool, bool continues);
+  void check_scaled_down(const Pool& pool);
+  void check_rollout(const Pool& pool);
+  void check_reliance(const Pool& pool);
+  void check_promise(std::optional<Time> promised);
+  void check_answers();
+  void check_reload();
+  void check_manager();
+  std::optional<Time> first_deadline(std::string* what = nullptr) const;
+  [[nodiscard]] bool idle() const;
+  [[nodiscard]] std::string unfinished(const Pool& pool) const;
+
+  // The targets that may hold: one, or two while a reload changes it.
+  [[nodiscard]] static int most(const Pool& pool);
+  [[nodiscard]] static int least(const Pool& pool);
+
+  Time now_{};
+  bool begun_ = false;
+  std::optional<Time> promised_;
+  std::string fault_;
+  Names names_;
+  std::map<WorkerId, std::unique_ptr<Worker>> workers_;
+  std::map<WorkerId, Departed> departed_;  // in this step
+  std::set<WorkerId> dead_;
+  std::vector<std::unique_ptr<Pool>> pools_, removed_pools_;
+  std::map<LaunchId, PoolPlan> launches_;  // not dropped yet
+  std::set<std::string> open_, opening_;
+  std::string stray_;  // a socket that this step's event called open, though nobody waited for it
+  std::optional<Reload> reload_;
+  std::deque<Queued> queued_;
+  std::map<OperationId, Operation> operations_;  // not answered yet
+  std::set<OperationId> answered_;
+  std::vector<const Worker*> given_up_;  // in this step, because fewer are wanted
+  std::size_t waiting_requests_ = 0;
+  std::size_t spawns_ = 0, actions_ = 0;
+  int futile_ = 0;  // steps in a row that wanted another at once and did nothing
+  bool configured_ = false, any_ready_ = false;
+  bool stopping_ = false, stopping_now_ = false;
+  std::optional<core::ExitReason> gave_up_, exited_;
+};
+
+}  // namespace ostler::sim

@@ -1,0 +1,436 @@
+// Generations, sockets, launches and answers.
+#include <algorithm>
+
+#include "core/core.hpp"
+#include "core/limits.hpp"
+#include "oracle.hpp"
+
+namespace ostler::sim {
+
+using namespace core;  // every word here is the core's
+
+void Oracle::act(const OpenListener& action) {
+  check(!open_.contains(action.key) && !opening_.contains(action.key),
+        "opened twice: " + action.key);
+  check(reload_ && reload_->opening.contains(action.key), "nobody needs it open: " + action.key);
+  const auto launch = launches_.find(action.launch);
+  check(launch != launches_.end() && std::ranges::find(launch->second.listeners, action.key) !=
+                                         launch->second.listeners.end(),
+        "opened for a launch that does not have it: " + action.key);
+  opening_.insert(action.key);
+}
+
+void Oracle::act(const CloseListener& action) {
+  const bool was_open = open_.erase(action.key) > 0;
+  check(was_open || stray_ == action.key, "closed, and was not open: " + action.key);
+  check(!needed_listeners().contains(action.key), "closed while in use: " + action.key);
+}
+
+std::set<std::string> Oracle::needed_listeners() const {
+  std::set<std::string> needed;
+  const auto need = [&](const PoolPlan& plan) {
+    needed.insert(plan.listeners.begin(), plan.listeners.end());
+  };
+  for (const auto& pool : pools_) {
+    if (pool->removed) continue;
+    need(pool->plans.at(pool->desired()));
+    if (pool->rollout && pool->rollout->from != 0) need(pool->plans.at(pool->rollout->from));
+    for (const Worker* worker : pool->workers) need(worker->plan);
+  }
+  if (reload_) std::ranges::for_each(reload_->plan.pools, need);
+  return needed;
+}
+
+void Oracle::act(const DropLaunch& action) {
+  forget_finished_reload();
+  while (!reload_ && needs(action.launch) && start_next()) {  // what it leaves out is dropped
+  }
+  check(launches_.contains(action.launch),
+        "launch dropped twice, or never there: " + std::to_string(action.launch.value));
+  check(!needs(action.launch),
+        "launch dropped while in use: " + std::to_string(action.launch.value));
+  launches_.erase(action.launch);
+}
+
+bool Oracle::needs(LaunchId launch) const {
+  const auto uses = [&](const PoolPlan& plan) { return plan.launch == launch; };
+  for (const auto& [id, worker] : workers_) {
+    if (worker->launch == launch) return true;
+  }
+  for (const auto& pool : pools_) {
+    if (pool->removed) continue;
+    if (uses(pool->plans.at(pool->desired()))) return true;
+    if (pool->rollout && pool->rollout->from != 0 && uses(pool->plans.at(pool->rollout->from))) {
+      return true;
+    }
+  }
+  if (reload_ && std::ranges::any_of(reload_->plan.pools, uses)) return true;
+  return std::ranges::any_of(queued_, [&](const Queued& queued) {
+    const auto* plan = std::get_if<PlanAccepted>(&queued);
+    return plan != nullptr && std::ranges::any_of(plan->plan.pools, uses);
+  });
+}
+
+// --- The course of a reload
+// -----------------------------------------------------------------------
+
+void Oracle::start(const PlanAccepted& event) {
+  Reload reload;
+  reload.op = event.op;
+  reload.first = !configured_;
+  reload.only = event.only;
+  for (const PoolPlan& plan : event.plan.pools) {
+    if (event.only.empty() || plan.name == event.only) reload.plan.pools.push_back(plan);
+  }
+  if (!event.only.empty() && reload.plan.pools.empty() && find_pool(event.only) == nullptr) {
+    return expect(event.op, Outcome::kNotFound);
+  }
+  reload_ = std::move(reload);
+  open_or_commit();
+}
+
+void Oracle::start(const RestartRequested& event) {
+  Reload reload;
+  reload.op = event.op;
+  reload.restart = true;
+  reload.only = event.only;
+  for (const auto& pool : pools_) {
+    if (pool->removed || (!event.only.empty() && pool->name != event.only)) continue;
+    reload.plan.pools.push_back(pool->plans.at(pool->desired()));
+  }
+  if (!event.only.empty() && reload.plan.pools.empty()) {
+    return expect(event.op, Outcome::kNotFound);
+  }
+  reload_ = std::move(reload);
+  open_or_commit();
+}
+
+// One that nobody waits for has no answer that tells its end.
+void Oracle::forget_finished_reload() {
+  if (reload_ && reload_->committed && reload_->waiting.empty() && !reload_->op) reload_.reset();
+}
+
+// The next one that waits, unless it asks for what is not there (any more).
+bool Oracle::start_next() {
+  if (queued_.empty()) return false;
+  const Queued next = std::move(queued_.front());
+  queued_.pop_front();
+  std::visit([&](const auto& what) { start(what); }, next);
+  return true;
+}
+
+void Oracle::open_or_commit() {
+  for (const PoolPlan& plan : reload_->plan.pools) {
+    for (const std::string& key : plan.listeners) {
+      if (!open_.contains(key)) reload_->opening.insert(key);
+    }
+  }
+  if (reload_->opening.empty()) commit();
+}
+
+void Oracle::listener_answered(const std::string& key) {
+  if (!reload_ || reload_->opening.erase(key) == 0 || !reload_->opening.empty()) return;
+  if (!reload_->failing) return commit();
+  expect(reload_->op, Outcome::kRejected);
+  const bool first = reload_->first;
+  reload_.reset();
+  if (!first) return;
+  gave_up_ = ExitReason::kNoListener;
+  stopping_ = true;
+  abandon();
+}
+
+void Oracle::commit() {
+  for (const auto& pool : pools_) check_scaled_down(*pool);  // by the target that was in force
+  given_up_.clear();
+  Reload& reload = *reload_;
+  reload.committed = true;
+  const Plan plan = std::move(reload.plan);
+  reload.plan = {};
+  for (const auto& pool : pools_) {
+    const bool stays = std::ranges::any_of(
+        plan.pools, [&](const PoolPlan& wanted) { return wanted.name == pool->name; });
+    const bool in_scope = reload.only.empty() || pool->name == reload.only;
+    if (!pool->removed && in_scope && !stays) remove(*pool);
+  }
+  for (const PoolPlan& wanted : plan.pools) {
+    Pool* pool = find_pool(wanted.name);
+    if (pool == nullptr) {
+      pools_.push_back(std::make_unique<Pool>());
+      pool = pools_.back().get();
+      pool->name = wanted.name;
+    }
+    roll(*pool, wanted);
+  }
+  configured_ = true;
+  if (!reload.first) return;
+  expect(reload.op, Outcome::kDone);
+  reload_.reset();
+}
+
+void Oracle::remove(Pool& pool) {
+  pool.removed = true;
+  pool.rollout.reset();
+  reload_->waiting.insert(&pool);
+}
+
+void Oracle::roll(Pool& pool, const PoolPlan& plan) {
+  const Generation to = ++pool.last;
+  pool.plans.emplace(to, plan);
+  if (reload_->first) {
+    pool.current = to;
+    return;
+  }
+  Rollout rollout;
+  rollout.from = pool.current;
+  rollout.to = to;
+  rollout.scaled_before = pool.scaled;
+  rollout.started = now_;
+  const bool written_anew = pool.current != 0 && !reload_->restart &&
+                            plan.workers_written != pool.plans.at(pool.current).workers_written;
+  if (written_anew) pool.scaled.reset();
+  pool.rollout = rollout;
+  clear_counts(pool);
+  reload_->waiting.insert(&pool);
+}
+
+// The manager stops: whatever a reload still wanted is not done any more.
+void Oracle::abandon() {
+  if (reload_) expect(reload_->op, Outcome::kStopping);
+  reload_.reset();
+  for (const Queued& queued : queued_) {
+    std::visit([&](const auto& what) { expect(what.op, Outcome::kStopping); }, queued);
+  }
+  queued_.clear();
+  for (const auto& pool : pools_) {
+    if (pool->rollout) pool->current = pool->desired();
+    pool->rollout.reset();
+  }
+  for (auto& [op, operation] : operations_) {
+    const auto* request = std::get_if<WorkerRequested>(&operation.request);
+    if (request != nullptr && request->request == WorkerRequest::kRecycle && !operation.due) {
+      operation.due = Outcome::kStopping;
+    }
+  }
+}
+
+void Oracle::reload_started() {
+  const bool begun = reload_ && !reload_->announced;
+  if (!begun) forget_finished_reload();
+  while (!reload_ && start_next()) {
+  }
+  check(reload_ && !reload_->announced, "a reload is announced that was not asked for");
+  if (reload_) reload_->announced = true;
+}
+
+void Oracle::pool_failing(const Note& note) {
+  Pool* pool = find_pool(note.pool);
+  if (pool == nullptr || !pool->rolling()) return wrong("called failing: " + note.pool);
+  Rollout& rollout = *pool->rollout;
+  const int attempts = pool->plans.at(rollout.to).attempts;
+  check(rollout.failures >= attempts || rollout.looping,
+        "rolled back after " + std::to_string(rollout.failures) + " failures of " +
+            std::to_string(attempts) + ": " + note.pool);
+  check(note.failure.has_value(), "rolled back without a reason: " + note.pool);
+  rollout.back = true;
+  rollout.earliest = rollout.latest = std::nullopt;
+  if (!rollout.scaled_since) pool->scaled = rollout.scaled_before;
+  clear_counts(*pool);
+  unsettle_slots(*pool);
+  if (rollout.from == 0) pool->removed = true;
+}
+
+void Oracle::pool_finished(const Note& note) {
+  if (note.outcome == Outcome::kRejected) return;  // known from the sockets
+  Pool* pool = find_pool(note.pool);
+  if (pool == nullptr || !pool->rollout || !reload_) return wrong("called finished: " + note.pool);
+  const Rollout rollout = *pool->rollout;
+  check_scaled_down(*pool);  // by the rules of a reload
+  std::erase_if(given_up_, [&](const Worker* worker) { return worker->pool == pool; });
+  check(rollout.back == (note.outcome == Outcome::kRolledBack),
+        "called " + std::string(word(note.outcome)) + ", and is not: " + note.pool);
+  pool->current = pool->desired();
+  check(note.generation == pool->current, "finished with a wrong generation: " + note.pool);
+  if (note.outcome == Outcome::kReloaded) check_reloaded(*pool);
+  check(reload_->waiting.erase(pool) == 1, "finished twice: " + note.pool);
+  reload_->finished[pool->name].push_back(
+      {note.outcome, pool->current, rollout.replaced, rollout.cut_off, true});
+  pool->rollout.reset();
+  unsettle_slots(*pool);
+}
+
+// Nobody of another generation is left, and every slot is in the hands of the new one.
+void Oracle::check_reloaded(const Pool& pool) {
+  std::set<int> proven;
+  for (const auto& [number, slot] : pool.slots) {
+    if (slot.proven == pool.current) proven.insert(number);
+  }
+  for (const Worker* worker : pool.workers) {
+    const bool current = worker->generation == pool.current;
+    check(current || worker->stuck, "called reloaded while an old one lives: " + name(*worker));
+    if (current && worker->serves() && now_ >= worker->settled_at) proven.insert(worker->slot);
+  }
+  check(static_cast<int>(proven.size()) >= least(pool),
+        "called reloaded before every slot has seen it work: " + pool.name);
+}
+
+void Oracle::pool_removed(const std::string& name) {
+  const auto found = std::ranges::find_if(pools_, [&](const auto& pool) {
+    return pool->removed && pool->name == name && pool->workers.empty();
+  });
+  if (found == pools_.end()) return wrong("called removed, and is not: " + name);
+  if (reload_ && reload_->waiting.erase(found->get()) > 0) {
+    const bool failed = (*found)->rollout.has_value();
+    reload_->finished[name].push_back(
+        {failed ? Outcome::kRolledBack : Outcome::kReloaded, (*found)->last, 0, 0, false});
+  }
+  removed_pools_.push_back(std::move(*found));
+  pools_.erase(found);
+}
+
+// --- Claims
+// ---------------------------------------------------------------------------------------
+
+void Oracle::act(const Note& note) {
+  Worker* worker = find(note.worker);
+  const auto owed = [&](NoteKind kind) {
+    check(worker != nullptr && worker->owes_note == kind, "note out of place about a worker");
+    if (worker != nullptr) worker->owes_note.reset();
+  };
+  switch (note.kind) {
+    case NoteKind::kWorkerStarting:
+      return owed(NoteKind::kWorkerStarting);
+    case NoteKind::kWorkerReady:
+      return worker != nullptr ? said_ready(*worker) : wrong("one that is gone is called ready");
+    case NoteKind::kWorkerStopping:
+      return worker != nullptr ? told(*worker, note) : wrong("one that is gone is told to go");
+    case NoteKind::kWorkerExited:
+    case NoteKind::kWorkerFailed:
+      return said_gone(note);
+    case NoteKind::kWorkerUnkillable:
+      return check(worker != nullptr && worker->killed && now_ >= *worker->kill_due,
+                   "called unkillable too early");
+    case NoteKind::kReloadStarted:
+      return reload_started();
+    case NoteKind::kReloadFailing:
+      return pool_failing(note);
+    case NoteKind::kReloadFinished:
+      return pool_finished(note);
+    case NoteKind::kPoolRemoved:
+      return pool_removed(note.pool);
+    case NoteKind::kManagerStopping:
+      if (stopping_) return;
+      stopping_ = true;
+      gave_up_ = ExitReason::kAllPoolsFailed;
+      check(!any_ready_, "given up though a worker was ready once");
+      for (const auto& pool : pools_) {
+        const bool tried = pool->failures >= limits::kFirstStartTries || least(*pool) == 0;
+        check(tried || pool->removed, "given up before every pool had its tries: " + pool->name);
+      }
+      return abandon();
+    case NoteKind::kPoolReady: {
+      const Pool* pool = find_pool(note.pool);
+      const auto serving = pool == nullptr ? 0 : std::ranges::count_if(pool->workers, [](auto* w) {
+        return w->serves();
+      });
+      return check(pool != nullptr && serving >= least(*pool), "called ready: " + note.pool);
+    }
+    case NoteKind::kPoolScaled:
+    case NoteKind::kManagerReady:
+    case NoteKind::kClockJumped:
+      return;
+  }
+}
+
+void Oracle::act(const Reply& reply) {
+  forget_finished_reload();
+  const auto is_it = [&](const Queued& queued) {
+    return std::visit([&](const auto& what) { return what.op == reply.op; }, queued);
+  };
+  while (!reload_ && std::ranges::any_of(queued_, is_it) && start_next()) {
+  }
+  const auto found = operations_.find(reply.op);
+  check(!answered_.contains(reply.op), "answered twice: op " + std::to_string(reply.op.value));
+  if (found == operations_.end() || !reply.op) return wrong("answer to nobody");
+  const Operation operation = std::move(found->second);
+  operations_.erase(found);
+  answered_.insert(reply.op);
+  if (operation.worker) --waiting_requests_;
+  if (operation.due) {
+    check(reply.outcome == *operation.due, std::string("answered '") + word(reply.outcome) +
+                                               "', not '" + word(*operation.due) + "'");
+    if (reply.outcome == Outcome::kRejected) {
+      check(!reply.errors.empty(), "rejected without a reason");
+    }
+    return;
+  }
+  if (const auto* request = std::get_if<WorkerRequested>(&operation.request)) {
+    return check_worker_reply(operation, *request, reply);
+  }
+  check_reload_reply(operation, reply);
+}
+
+void Oracle::check_reload_reply(const Operation&, const Reply& reply) {
+  const bool over =
+      reload_ && reload_->op == reply.op && reload_->committed && reload_->waiting.empty();
+  if (!over) return wrong("a reload is answered before it is over");
+  bool failed = false;
+  std::size_t count = 0;
+  for (const auto& [name, list] : reload_->finished) {
+    for (const Finished& finished : list) {
+      failed = failed || finished.outcome == Outcome::kRolledBack;
+      ++count;
+      const bool told = std::ranges::any_of(reply.pools, [&](const PoolOutcome& outcome) {
+        return outcome.pool == name && outcome.outcome == finished.outcome &&
+               (!finished.whole ||
+                (outcome.generation == finished.generation &&
+                 outcome.replaced == finished.replaced && outcome.cut_off == finished.cut_off)) &&
+               (outcome.outcome != Outcome::kRolledBack ||
+                (outcome.reason.has_value() && dead_.contains(outcome.failed)));
+      });
+      check(told, "wrong outcome of a reload for " + name + ": " +
+                      std::to_string(finished.replaced) + " were replaced, " +
+                      std::to_string(finished.cut_off) + " cut off");
+    }
+  }
+  check(count == reply.pools.size(), "a reload is answered for too many or too few pools");
+  check(reply.outcome == (failed ? Outcome::kRolledBack : Outcome::kReloaded),
+        std::string("wrong outcome of a reload: ") + word(reply.outcome));
+  reload_.reset();
+}
+
+void Oracle::check_worker_reply(const Operation& operation, const WorkerRequested& request,
+                                const Reply& reply) {
+  if (reply.outcome == Outcome::kFailed) {
+    check(
+        request.request == WorkerRequest::kRecycle && reply.reason && dead_.contains(reply.worker),
+        "called failed, and is not");
+    return;
+  }
+  if (reply.outcome == Outcome::kStopping) {
+    return check(stopping_, "called stopping, and is not");
+  }
+  check(reply.outcome == Outcome::kDone, std::string("wrong answer: ") + word(reply.outcome));
+  check(!workers_.contains(operation.worker), "called done while the worker lives");
+  if (request.request != WorkerRequest::kRecycle) return;
+  const bool wanted = !stopping_ && !operation.pool->removed;
+  const auto in_slot = std::ranges::any_of(operation.pool->workers, [&](const Worker* worker) {
+    return worker->slot == operation.slot && worker->active();
+  });
+  if (!wanted || !in_slot) return;
+  const Worker* successor = find(reply.worker);
+  check(successor != nullptr && successor->serves() && successor->slot == operation.slot,
+        "called done before the slot serves again");
+}
+
+void Oracle::act(const ExitManager& action) {
+  check(stopping_, "the manager ends, though nobody asked");
+  check(operations_.empty(), "the manager ends and owes answers");
+  check(action.reason == gave_up_.value_or(ExitReason::kStopped), "the manager ends, wrong reason");
+  for (const auto& [id, worker] : workers_) {
+    check(worker->stuck, "the manager ends while a worker lives: " + name(*worker));
+  }
+  exited_ = action.reason;
+}
+
+}  // namespace ostler::sim

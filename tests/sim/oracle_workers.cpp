@@ -1,0 +1,265 @@
+// What the core may do to workers, and when.
+#include <algorithm>
+#include <utility>
+
+#include "core/core.hpp"
+#include "core/limits.hpp"
+#include "oracle.hpp"
+
+namespace ostler::sim {
+
+using namespace core;  // every word here is the core's
+
+namespace {
+
+// SPEC: a number, or a share of the target rounded up; at least one.
+int surge_of(const PoolPlan& plan, int target) {
+  const int count = plan.surge.percent ? (target * plan.surge.count + 99) / 100 : plan.surge.count;
+  return std::max(count, 1);
+}
+
+}  // namespace
+
+void Oracle::act(const Spawn& action) {
+  const std::string name = names_.of(action.worker);
+  check(action.worker && !workers_.contains(action.worker) && !dead_.contains(action.worker),
+        "worker id used twice: " + name);
+  check(++spawns_ <= limits::kSpawnsPerStep, "more spawns in a step than allowed");
+  check(!stopping_, "spawn while stopping: " + name);
+  check(launches_.contains(action.launch), "spawn of a launch that is not there: " + name);
+  Pool* pool = find_pool(action.pool_name);
+  if (pool == nullptr) return wrong("spawn for a pool that is not in force: " + name);
+  if (!pool->id) pool->id = action.pool;
+  check(pool->id == action.pool, "spawn with another pool's id: " + name);
+  const auto plan = pool->plans.find(action.generation);
+  if (plan == pool->plans.end()) return wrong("spawn of an unknown generation: " + name);
+  check(plan->second.launch == action.launch, "spawn with another generation's launch: " + name);
+  for (const std::string& key : plan->second.listeners) {
+    check(open_.contains(key), "spawn before its socket is open: " + name + ", " + key);
+  }
+  check_spawn_place(*pool, action);
+  check_spawn_time(*pool, action);
+  check_surge(*pool, action);
+  if (!fault_.empty()) return;
+
+  auto worker = std::make_unique<Worker>();
+  worker->id = action.worker;
+  worker->pool = pool;
+  worker->slot = action.slot;
+  worker->generation = action.generation;
+  worker->launch = action.launch;
+  worker->plan = plan->second;
+  worker->asked = now_;
+  worker->start_due = now_ + worker->plan.start_timeout;
+  if (worker->plan.ready_after) worker->ready_due = now_ + *worker->plan.ready_after;
+  worker->owes_note = NoteKind::kWorkerStarting;
+  pool->workers.push_back(worker.get());
+  workers_[action.worker] = std::move(worker);
+}
+
+// A slot holds one worker, or two while one replaces the other; of generations that are in force.
+void Oracle::check_spawn_place(const Pool& pool, const Spawn& action) {
+  const std::string name = names_.of(action.worker);
+  check(action.slot >= 0 && action.slot < limits::kWorkersPerPool, "slot out of range: " + name);
+  int active = 0;
+  bool served = false;
+  for (const Worker* other : pool.workers) {
+    if (other->slot != action.slot || !other->active()) continue;
+    ++active;
+    served = served || other->ready;
+    check(other->generation != action.generation || other->recycle,
+          "two workers of one generation in a slot: " + name);
+  }
+  check(active < 2, "three workers in a slot: " + name);
+  if (action.generation == pool.desired()) return;
+  check(pool.rolling(), "spawn of a generation that is not in force: " + name);
+  check(!served, "spawn of the old generation though the slot is served: " + name);
+}
+
+// A planned spawn gives a running worker its successor; all others fill what has become empty.
+bool Oracle::is_planned(const Pool& pool, const Spawn& action) {
+  bool active = false;
+  for (const Worker* other : pool.workers)
+    active = active || (other->slot == action.slot && other->active());
+  return active && action.generation == pool.desired();
+}
+
+void Oracle::check_spawn_time(Pool& pool, const Spawn& action) {
+  const std::string name = names_.of(action.worker);
+  for (const Worker* other : pool.workers) {
+    check(other->slot != action.slot || other->generation != action.generation || !other->failing(),
+          "spawn before the failed one before it is gone: " + name);
+  }
+  Slot& slot = pool.slots[action.slot];
+  if (!is_planned(pool, action)) {
+    check(!slot.earliest || !slot.sure() || now_ >= *slot.earliest,
+          "spawn before the back-off is over: " + name);
+    slot.earliest = slot.latest = std::nullopt;
+  }
+  const bool began_anew = std::exchange(slot.given_up, false);  // perhaps
+  slot.unsure = slot.unsure || (began_anew && (slot.quick_deaths > 0 || slot.proven != 0));
+  if (!pool.rolling() || action.generation != pool.rollout->to) return;
+  Rollout& rollout = *pool.rollout;
+  check(!rollout.earliest || now_ >= *rollout.earliest,
+        "next try of a reload before its back-off is over: " + name);
+  rollout.earliest = rollout.latest = std::nullopt;
+}
+
+void Oracle::check_surge(const Pool& pool, const Spawn& action) {
+  if (!is_planned(pool, action)) return;
+  const int goal = most(pool);
+  int surge = surge_of(pool.plans.at(pool.desired()), goal);
+  if (pool.rollout && pool.rollout->from != 0) {
+    surge = std::max(surge, surge_of(pool.plans.at(pool.rollout->from), goal));
+  }
+  const auto living =
+      std::ranges::count_if(pool.workers, [](const Worker* w) { return !w->stuck; });
+  check(living + 1 <= goal + surge, "more than target + surge: " + names_.of(action.worker));
+}
+
+void Oracle::act(const SignalWorker& action) {
+  Worker* worker = find(action.worker);
+  if (worker == nullptr || !worker->spawned) {
+    return wrong("signal to a worker that is not there: " + names_.of(action.worker));
+  }
+  switch (action.kind) {
+    case SignalKind::kStop:
+      check(worker->owes_stop && !worker->killed, "unfounded stop: " + name(*worker));
+      worker->owes_stop = false;
+      return;
+    case SignalKind::kAbort:
+      check(worker->owes_abort && !worker->killed, "unfounded abort: " + name(*worker));
+      worker->owes_abort = false;
+      worker->kill_due = now_ + limits::kAbort;
+      return;
+    case SignalKind::kKill:
+      break;
+  }
+  const bool due = worker->kill_due && now_ >= *worker->kill_due;
+  const bool overdue = !worker->kill_due && worker->stop_due && now_ >= *worker->stop_due;
+  check(due || overdue, "unfounded kill: " + name(*worker));
+  if (overdue && worker->pool->rollout) ++worker->pool->rollout->cut_off;
+  worker->stuck = worker->stuck || worker->killed;
+  if (worker->killed) worker->owes_note.reset();
+  worker->killed = true;
+  worker->stop_due.reset();
+  worker->owes_stop = worker->owes_abort = false;
+  worker->kill_due = now_ + limits::kKillAgain;
+}
+
+void Oracle::said_ready(Worker& worker) {
+  if (worker.owes_note == NoteKind::kWorkerReady) {
+    worker.owes_note.reset();
+    return;
+  }
+  const bool due = worker.spawned && worker.active() && !worker.ready && worker.ready_due &&
+                   now_ >= *worker.ready_due;
+  check(due, "called ready, and is not: " + name(worker));
+  become_ready(worker);
+}
+
+// The core says that a worker is to go. Whether it may, and what must follow.
+void Oracle::told(Worker& worker, const Note& note) {
+  if (worker.owes_note == NoteKind::kWorkerStopping) {  // its own doing
+    check(note.cause == worker.told, "wrong cause of stopping: " + name(worker));
+    worker.owes_note.reset();
+    return;
+  }
+  check(worker.active(), "told to go twice: " + name(worker));
+  check(!worker.owes_note, "told to go before its state was told: " + name(worker));
+  if (note.cause == StopCause::kFault) return told_fault(worker);
+  check_cause(worker, note.cause);
+  leave(worker, note.cause);
+  if (!worker.spawned) return;
+  worker.owes_stop = true;
+  worker.stop_due = now_ + worker.plan.stop_timeout;
+}
+
+void Oracle::told_fault(Worker& worker) {
+  const auto heartbeat = worker.plan.heartbeat_timeout;
+  const bool late = !worker.ready && worker.start_due && now_ >= *worker.start_due;
+  const bool silent =
+      worker.ready && worker.last_beat && heartbeat && now_ >= *worker.last_beat + *heartbeat;
+  check(late || silent, "given up though no deadline has passed: " + name(worker));
+  worker.proven = worker.proven || (worker.ready && now_ >= worker.settled_at);
+  leave(worker, StopCause::kFault);
+  worker.owes_abort = worker.spawned;
+  worker.wants_kill = !worker.spawned;
+}
+
+void Oracle::check_cause(Worker& worker, StopCause cause) {
+  switch (cause) {
+    case StopCause::kReplaced:
+    case StopCause::kRolledBack:
+      return check_replaced(worker, cause);
+    case StopCause::kScaledDown:
+      given_up_.push_back(&worker);
+      worker.pool->slots[worker.slot] = Slot{};
+      worker.pool->slots[worker.slot].given_up = true;
+      return;
+    case StopCause::kRemoved:
+      return check(worker.pool->removed, "called removed, and is not: " + name(worker));
+    case StopCause::kStop:
+      return check(stopping_, "stopped, though the manager does not: " + name(worker));
+    case StopCause::kRequested:
+      return check(worker.drained, "nobody asked for it to go: " + name(worker));
+    case StopCause::kNone:
+    case StopCause::kItself:
+    case StopCause::kFault:
+      return wrong("wrong cause of stopping: " + name(worker));
+  }
+}
+
+// The heart of a reload: whoever serves goes only when another one in its slot serves, and has
+// stayed up for `settle`. Of several outdated ones in a slot, the best is enough.
+void Oracle::check_replaced(Worker& worker, StopCause cause) {
+  Pool& pool = *worker.pool;
+  const bool outdated = worker.generation != pool.desired() || worker.recycle;
+  const bool unneeded = !worker.proven;  // the one it was to follow stays
+  check(outdated || unneeded, "replaced, though nothing is wrong with it: " + name(worker));
+  const bool of_failed =
+      pool.rollout && pool.rollout->back && worker.generation == pool.rollout->to;
+  check((cause == StopCause::kRolledBack) == of_failed,
+        "'replaced' and 'rolled back' mixed up: " + name(worker));
+  const bool has_successor = std::ranges::any_of(pool.workers, [&](const Worker* other) {
+    return other != &worker && other->slot == worker.slot && other->serves() && !other->recycle &&
+           other->generation == pool.desired() && now_ >= other->settled_at;
+  });
+  if (has_successor) {
+    if (pool.rollout && worker.ready) ++pool.rollout->replaced;
+    return;
+  }
+  const auto settled = [&](const Worker& one) { return one.ready && now_ >= one.settled_at; };
+  const bool held = std::ranges::any_of(pool.workers, [&](const Worker* other) {
+    return other != &worker && other->slot == worker.slot && other->active() &&
+           (other->ready || !worker.ready) && (settled(*other) || !settled(worker));
+  });
+  const bool begins = pool.rollout && now_ == pool.rollout->started;
+  const bool useless = held || (!worker.ready && (of_failed || begins));
+  check(useless, "told to go before its successor serves: " + name(worker));
+}
+
+void Oracle::said_gone(const Note& note) {
+  const auto found = departed_.find(note.worker);
+  if (found == departed_.end()) {
+    return wrong("called gone, and is not: " + names_.of(note.worker));
+  }
+  const Departed departed = found->second;
+  departed_.erase(found);
+  check(departed.failed == (note.kind == NoteKind::kWorkerFailed),
+        "'failed' and 'exited' mixed up: " + names_.of(note.worker));
+  if (!departed.failed) return;
+  check(note.failure.has_value(), "failed without a reason: " + names_.of(note.worker));
+  const auto wait = [&](std::optional<Time> until) {
+    return until ? std::chrono::duration_cast<std::chrono::milliseconds>(*until - now_).count() : 0;
+  };
+  const bool right = note.value >= wait(departed.earliest) && note.value <= wait(departed.latest);
+  check(right, "wrong back-off: " + names_.of(note.worker) + ", " + std::to_string(note.value) +
+                   "ms, not " + std::to_string(wait(departed.earliest)) + " to " +
+                   std::to_string(wait(departed.latest)));
+  if (departed.sure) return;
+  Slot& slot = departed.pool->slots[departed.slot];  // now it is known how long the slot waits
+  slot.latest = now_ + std::chrono::milliseconds(note.value + 1);
+}
+
+}  // namespace ostler::sim

@@ -1,0 +1,110 @@
+#include "planner.hpp"
+
+#include <algorithm>
+
+namespace ostler::sim {
+
+using namespace std::chrono_literals;
+using core::Plan;
+using core::PoolPlan;
+
+namespace {
+
+const std::vector<std::string> kNames = {"web", "api", "jobs", "mail", "feed"};
+const std::vector<std::string> kKeys = {"a", "b", "c", "d", "e", "f"};
+
+}  // namespace
+
+Planner::Planner(std::uint64_t seed, int pools, int workers)
+    : random_(seed), most_workers_(workers) {
+  while (pools-- > 0) add_pool();
+}
+
+void Planner::set_workers(PoolPlan& pool) {
+  pool.workers = random_.chance(0.1) ? random_.between(0, 1) : random_.between(1, most_workers_);
+  pool.workers_written = random_.chance(0.2) ? -1 : pool.workers;
+}
+
+// Every setting that the core knows, from one end of what is allowed to the other.
+void Planner::vary(PoolPlan& pool) {
+  pool.ready_after.reset();
+  if (random_.chance(0.2)) pool.ready_after = random_.spread(10ms, 2s);
+  pool.start_timeout = random_.spread(100ms, 60s);
+  pool.heartbeat_timeout.reset();
+  if (random_.chance(0.5)) pool.heartbeat_timeout = random_.spread(500ms, 60s);
+  pool.stop_timeout = random_.spread(50ms, 30s);
+  pool.surge.percent = random_.chance(0.4);
+  pool.surge.count = pool.surge.percent ? random_.between(1, 100) : random_.between(1, 3);
+  pool.settle = random_.chance(0.5) ? 0ns : random_.spread(1ms, 5s);
+  pool.attempts = random_.between(1, 3);
+  pool.backoff = random_.spread(1ms, 1s);
+  pool.backoff_max = pool.backoff * random_.between(1, 40);
+  pool.burst = random_.between(0, 5);
+  pool.reset_after = random_.spread(50ms, 20s);
+}
+
+PoolPlan Planner::make_pool(const std::string& name) {
+  PoolPlan pool;
+  pool.name = name;
+  set_workers(pool);
+  vary(pool);
+  for (int count = random_.between(0, 2); count > 0; --count) add_listener(pool);
+  return pool;
+}
+
+bool Planner::is_taken(const std::string& key) const {
+  return std::ranges::any_of(pools_, [&](const PoolPlan& pool) {
+    return std::ranges::find(pool.listeners, key) != pool.listeners.end();
+  });
+}
+
+void Planner::add_listener(PoolPlan& pool) {
+  const std::string& key = random_.pick(kKeys);
+  const bool own = std::ranges::find(pool.listeners, key) != pool.listeners.end();
+  if (!own && !is_taken(key)) pool.listeners.push_back(key);
+}
+
+void Planner::add_pool() {
+  const std::string& name = random_.pick(kNames);
+  const auto has_name = [&](const PoolPlan& pool) { return pool.name == name; };
+  if (std::ranges::none_of(pools_, has_name)) pools_.push_back(make_pool(name));
+}
+
+void Planner::edit() {
+  if (pools_.empty() || random_.chance(0.1)) return add_pool();
+  const std::size_t index = static_cast<std::size_t>(random_.below(pools_.size()));
+  PoolPlan& pool = pools_[index];
+  switch (random_.between(0, 5)) {
+    case 0:
+      return set_workers(pool);
+    case 1:
+      return vary(pool);
+    case 2:
+      return add_listener(pool);
+    case 3:
+      if (!pool.listeners.empty()) pool.listeners.erase(pool.listeners.begin());
+      return;
+    case 4: {  // a socket that moves to another pool
+      PoolPlan& other = pools_[static_cast<std::size_t>(random_.below(pools_.size()))];
+      if (pool.listeners.empty() || &other == &pool) return;
+      other.listeners.push_back(pool.listeners.back());
+      pool.listeners.pop_back();
+      return;
+    }
+    default:
+      if (pools_.size() > 1) pools_.erase(pools_.begin() + static_cast<std::ptrdiff_t>(index));
+  }
+}
+
+Plan Planner::read() {
+  Plan plan;
+  plan.pools = pools_;
+  for (PoolPlan& pool : plan.pools) pool.launch = core::LaunchId{++launches_};
+  return plan;
+}
+
+std::vector<std::string> Planner::names() const {
+  return kNames;
+}
+
+}  // namespace ostler::sim

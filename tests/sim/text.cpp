@@ -1,0 +1,256 @@
+#include "text.hpp"
+
+#include <cstdio>
+
+#include "core/core.hpp"
+#include "core/failure.hpp"
+
+namespace ostler::sim {
+namespace {
+
+using namespace core;  // every word here is the core's
+
+const char* word_of(NoteKind kind) {
+  switch (kind) {
+    case NoteKind::kWorkerStarting:
+      return "starting";
+    case NoteKind::kWorkerReady:
+      return "ready";
+    case NoteKind::kWorkerStopping:
+      return "stopping";
+    case NoteKind::kWorkerExited:
+      return "exited";
+    case NoteKind::kWorkerFailed:
+      return "failed";
+    case NoteKind::kWorkerUnkillable:
+      return "unkillable";
+    case NoteKind::kReloadStarted:
+      return "reload started";
+    case NoteKind::kReloadFailing:
+      return "reload failing";
+    case NoteKind::kReloadFinished:
+      return "reload finished";
+    case NoteKind::kPoolScaled:
+      return "scaled";
+    case NoteKind::kPoolReady:
+      return "pool ready";
+    case NoteKind::kPoolRemoved:
+      return "pool removed";
+    case NoteKind::kManagerReady:
+      return "manager ready";
+    case NoteKind::kManagerStopping:
+      return "manager stopping";
+    case NoteKind::kClockJumped:
+      return "manager stood still";
+  }
+  return "?";
+}
+
+const char* word_of(SignalKind kind) {
+  switch (kind) {
+    case SignalKind::kStop:
+      return "stop";
+    case SignalKind::kAbort:
+      return "abort";
+    case SignalKind::kKill:
+      return "kill";
+  }
+  return "?";
+}
+
+const char* word_of(WorkerSign sign) {
+  switch (sign) {
+    case WorkerSign::kReady:
+      return "ready";
+    case WorkerSign::kStopping:
+      return "stopping";
+    case WorkerSign::kHeartbeat:
+      return "beat";
+    case WorkerSign::kTrigger:
+      return "trigger";
+  }
+  return "?";
+}
+
+const char* word_of(WorkerRequest request) {
+  switch (request) {
+    case WorkerRequest::kRecycle:
+      return "recycle";
+    case WorkerRequest::kDrain:
+      return "drain";
+    case WorkerRequest::kKill:
+      return "kill";
+  }
+  return "?";
+}
+
+const char* word_of(ExitReason reason) {
+  switch (reason) {
+    case ExitReason::kStopped:
+      return "stopped";
+    case ExitReason::kNoListener:
+      return "no listener";
+    case ExitReason::kAllPoolsFailed:
+      return "all pools failed";
+  }
+  return "?";
+}
+
+std::string op_text(OperationId op) {
+  return op ? " op " + std::to_string(op.value) : "";
+}
+std::string generation_text(Generation generation) {
+  return " (generation " + std::to_string(generation) + ")";
+}
+
+std::string plan_text(const Plan& plan) {
+  std::string result;
+  for (const PoolPlan& pool : plan.pools) {
+    result += " " + pool.name + "=" + std::to_string(pool.workers) + "[";
+    for (const std::string& key : pool.listeners) result += key + " ";
+    if (result.back() == ' ') result.pop_back();
+    result += "]";
+  }
+  return result;
+}
+
+std::string scale_text(const ScaleRequested& scale) {
+  switch (scale.kind) {
+    case ScaleKind::kSet:
+      return std::to_string(scale.value);
+    case ScaleKind::kAdd:
+      return std::string(scale.value < 0 ? "" : "+").append(std::to_string(scale.value));
+    case ScaleKind::kReset:
+      return "reset";
+  }
+  return "?";
+}
+
+std::string pool_outcome_text(const PoolOutcome& outcome, const Names& names) {
+  std::string result = outcome.pool + " " + word(outcome.outcome) +
+                       generation_text(outcome.generation) + ", " +
+                       std::to_string(outcome.replaced) + " replaced in " + text(outcome.took);
+  if (outcome.cut_off > 0) result += ", " + std::to_string(outcome.cut_off) + " cut off";
+  if (outcome.failed) result += ", because of " + names.of(outcome.failed);
+  if (outcome.reason) result += ": " + describe(*outcome.reason);
+  return result;
+}
+
+struct EventText {
+  const Names& names;
+
+  std::string operator()(const Tick&) const { return "tick"; }
+  std::string operator()(const PlanAccepted& e) const {
+    return "plan" + (e.only.empty() ? "" : " for " + e.only) + plan_text(e.plan) + op_text(e.op);
+  }
+  std::string operator()(const RestartRequested& e) const {
+    return "restart " + e.only + op_text(e.op);
+  }
+  std::string operator()(const ScaleRequested& e) const {
+    return "scale " + e.pool + " " + scale_text(e) + op_text(e.op);
+  }
+  std::string operator()(const WorkerRequested& e) const {
+    return std::string(word_of(e.request)) + " " + names.of(e.worker) + op_text(e.op);
+  }
+  std::string operator()(const StopRequested& e) const {
+    return std::string(e.now ? "stop now" : "stop") + op_text(e.op);
+  }
+  std::string operator()(const ListenerOpened& e) const { return "opened " + e.key; }
+  std::string operator()(const ListenerFailed& e) const {
+    return "not opened " + e.key + ": " + describe(e.failure);
+  }
+  std::string operator()(const Spawned& e) const { return "spawned " + names.of(e.worker); }
+  std::string operator()(const SpawnFailed& e) const {
+    return "not spawned " + names.of(e.worker) + ": " + e.stage + ", error " +
+           std::to_string(e.error);
+  }
+  std::string operator()(const WorkerSigned& e) const {
+    return std::string(word_of(e.sign)) + " " + names.of(e.worker);
+  }
+  std::string operator()(const TimeoutExtended& e) const {
+    return "extend " + names.of(e.worker) + " by " + text(e.by);
+  }
+  std::string operator()(const Exited& e) const {
+    return "exit " + names.of(e.worker) + (e.signaled ? " signal " : " code ") +
+           std::to_string(e.code);
+  }
+};
+
+struct ActionText {
+  const Names& names;
+
+  std::string operator()(const OpenListener& a) const { return "open " + a.key; }
+  std::string operator()(const CloseListener& a) const { return "close " + a.key; }
+  std::string operator()(const Spawn& a) const {
+    return "spawn " + names.of(a.worker) + generation_text(a.generation) + " as launch " +
+           std::to_string(a.launch.value);
+  }
+  std::string operator()(const SignalWorker& a) const {
+    return std::string("signal ") + word_of(a.kind) + " " + names.of(a.worker);
+  }
+  std::string operator()(const DropLaunch& a) const {
+    return "drop launch " + std::to_string(a.launch.value);
+  }
+  std::string operator()(const Note& a) const {
+    std::string result = "note: ";
+    if (a.worker) {
+      result += names.of(a.worker) + " ";
+    } else if (!a.pool.empty()) {
+      result += a.pool + " ";
+    }
+    result += word_of(a.kind);
+    if (a.cause != StopCause::kNone) result += std::string(", ") + word(a.cause);
+    if (a.kind == NoteKind::kReloadFinished) result += std::string(", ") + word(a.outcome);
+    if (a.kind == NoteKind::kPoolScaled) result += " to " + std::to_string(a.value);
+    if (a.failure) result += ": " + describe(*a.failure);
+    if (a.kind == NoteKind::kWorkerFailed && a.value > 0) {
+      result += "; again in " + std::to_string(a.value) + "ms";
+    }
+    if (a.kind == NoteKind::kClockJumped) result += " for " + std::to_string(a.value) + "ms";
+    return result;
+  }
+  std::string operator()(const Reply& a) const {
+    std::string result = "reply" + op_text(a.op) + ": " + word(a.outcome);
+    if (a.worker) result += ", " + names.of(a.worker);
+    if (a.reason) result += ": " + describe(*a.reason);
+    for (const Failure& error : a.errors) result += "; " + describe(error);
+    for (const PoolOutcome& outcome : a.pools) result += "; " + pool_outcome_text(outcome, names);
+    return result;
+  }
+  std::string operator()(const ExitManager& a) const {
+    return std::string("exit manager: ") + word_of(a.reason);
+  }
+};
+
+}  // namespace
+
+void Names::learn(const Spawn& spawn) {
+  const int count = ++counts_[{spawn.pool_name, spawn.slot}];
+  names_[spawn.worker] =
+      spawn.pool_name + "." + std::to_string(spawn.slot) + "/" + std::to_string(count);
+}
+
+std::string Names::of(WorkerId worker) const {
+  const auto found = names_.find(worker);
+  return found == names_.end() ? "worker " + std::to_string(worker.value) : found->second;
+}
+
+std::string text(Duration duration) {
+  char buffer[64];
+  std::snprintf(buffer, sizeof buffer, "%.3fs", static_cast<double>(duration.count()) / 1e9);
+  return buffer;
+}
+
+std::string text(Time time) {
+  return text(time.time_since_epoch());
+}
+
+std::string text(const Event& event, const Names& names) {
+  return std::visit(EventText{names}, event);
+}
+
+std::string text(const Action& action, const Names& names) {
+  return std::visit(ActionText{names}, action);
+}
+
+}  // namespace ostler::sim

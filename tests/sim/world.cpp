@@ -1,0 +1,259 @@
+#include "world.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace ostler::sim {
+
+using namespace core;  // every word here is the core's
+using namespace std::chrono_literals;
+
+void World::learn(const Plan& plan) {
+  for (const PoolPlan& pool : plan.pools) plans_[pool.launch] = pool;
+}
+
+void World::post(Time at, Event event, bool misdeed, bool word) {
+  Due due;
+  due.at = at;
+  due.order = ++order_;
+  due.event = std::move(event);
+  due.misdeed = misdeed;
+  due.word = word;
+  queue_.push(std::move(due));
+}
+
+void World::perform(const Action& action, Time now) {
+  if (const auto* spawn = std::get_if<Spawn>(&action)) start(*spawn, now);
+  if (const auto* what = std::get_if<SignalWorker>(&action)) signal(*what, now);
+  if (const auto* listener = std::get_if<OpenListener>(&action)) open(*listener, now);
+  if (const auto* launch = std::get_if<DropLaunch>(&action)) {
+    flaws_.erase(launch->launch);
+    plans_.erase(launch->launch);
+  }
+}
+
+void World::open(const OpenListener& listener, Time now) {
+  asked_.insert(listener.key);
+  const Time at = now + (happens(faults.listener_late) ? random_.spread(1ms, 5s) : 0ns);
+  if (!happens(faults.listener_fails)) return post(at, ListenerOpened{listener.key});
+  ListenerFailed failed;
+  failed.key = listener.key;
+  failed.failure.kind = FailureKind::kListener;
+  failed.failure.stage = "bind " + listener.key;
+  failed.failure.error = 98;
+  post(at, failed);
+}
+
+World::Flaw World::choose_flaw() {
+  if (happens(faults.spawn_fails)) return Flaw::kCannotSpawn;
+  if (happens(faults.never_ready)) return Flaw::kNeverReady;
+  if (happens(faults.exits_early)) return Flaw::kExitsEarly;
+  if (happens(faults.short_lived)) return Flaw::kShortLived;
+  return Flaw::kNone;
+}
+
+World::Flaw World::flaw_of(LaunchId launch) {
+  if (healed_) return Flaw::kNone;
+  const auto found = flaws_.find(launch);
+  if (found != flaws_.end()) return found->second == Flaw::kNone ? choose_flaw() : found->second;
+  Flaw flaw = Flaw::kNone;
+  if (happens(faults.bad_launch)) flaw = static_cast<Flaw>(random_.between(1, 5));
+  return flaws_.emplace(launch, flaw).first->second;
+}
+
+void World::start(const Spawn& spawn, Time now) {
+  Process process;
+  process.plan = plans_.at(spawn.launch);
+  process.flaw = flaw_of(spawn.launch);
+  process.beats = process.plan.heartbeat_timeout && happens(beating);
+  if (process.beats) process.beat = *process.plan.heartbeat_timeout / random_.between(2, 5);
+  process.deaf_to_stop = happens(faults.ignores_stop);
+  process.deaf_to_abort = happens(faults.ignores_abort);
+  const Time at = now + (happens(faults.spawn_late) ? random_.spread(1ms, 3s) : 0ns);
+  if (process.flaw == Flaw::kCannotSpawn) {
+    SpawnFailed failed;
+    failed.worker = spawn.worker;
+    failed.stage = "exec";
+    failed.error = 2;
+    post(at, failed);
+  } else {
+    post(at, Spawned{spawn.worker});
+  }
+  processes_.emplace(spawn.worker, process);
+}
+
+void World::say(WorkerId worker, Time at, WorkerSign sign, bool misdeed) {
+  post(at, WorkerSigned{worker, sign}, misdeed, true);
+}
+
+void World::die(WorkerId worker, Time at, bool signaled, int code, bool misdeed) {
+  Exited exited;
+  exited.worker = worker;
+  exited.signaled = signaled;
+  exited.code = code;
+  exited.core_dumped = signaled && random_.chance(0.1);
+  post(at, exited, misdeed);
+}
+
+// The process runs: all that it will do by itself is planned here.
+void World::live(WorkerId worker, Process& process, Time now) {
+  process.spawned = true;
+  const PoolPlan& plan = process.plan;
+  Time ready = now + random_.between(0ns, std::min<Duration>(plan.start_timeout / 8, 500ms));
+  if (happens(faults.slow_start)) ready = now + random_.between(0ns, plan.start_timeout);
+  const bool mute =
+      plan.ready_after && *plan.ready_after * 2 < plan.start_timeout && random_.chance(0.7);
+  if (process.flaw != Flaw::kNeverReady && !mute) say(worker, ready, WorkerSign::kReady);
+  if (process.beats) say(worker, now + process.beat, WorkerSign::kHeartbeat);
+  switch (process.flaw) {
+    case Flaw::kExitsEarly:
+      die(worker, random_.chance(0.3) ? now : now + random_.between(0ns, ready - now),
+          random_.chance(0.3), random_.between(0, 9), true);
+      break;
+    case Flaw::kDiesSettling:
+      die(worker, ready + random_.between(0ns, plan.settle), true, 11, true);
+      break;
+    case Flaw::kShortLived:
+      die(worker, ready + random_.between(0ns, plan.reset_after), false, 3, true);
+      break;
+    case Flaw::kNone:
+    case Flaw::kCannotSpawn:
+    case Flaw::kNeverReady:
+      break;
+  }
+  const auto sometime = [&] { return now + random_.spread(1ms, 120s); };
+  if (happens(faults.crashes)) die(worker, sometime(), random_.chance(0.5), 9, true);
+  if (happens(faults.triggers)) say(worker, sometime(), WorkerSign::kTrigger, true);
+  if (happens(faults.extends)) {
+    post(now + random_.between(0ns, plan.start_timeout),
+         TimeoutExtended{worker, random_.spread(1ms, 60s) - 10ms}, false, true);
+  }
+  if (!happens(faults.says_stopping)) return;
+  const Time leaves = sometime();
+  say(worker, leaves, WorkerSign::kStopping, true);
+  if (random_.chance(0.7)) die(worker, leaves + random_.spread(1ms, 10s), false, 0, true);
+}
+
+void World::signal(const SignalWorker& signal, Time now) {
+  const auto found = processes_.find(signal.worker);
+  if (found == processes_.end()) return;
+  const Process& process = found->second;
+  switch (signal.kind) {
+    case SignalKind::kStop: {
+      if (happens(faults.extends)) {
+        post(now, TimeoutExtended{signal.worker, random_.spread(1ms, 60s)}, false, true);
+      }
+      if (process.deaf_to_stop) return;
+      const Duration longest = happens(faults.drains_slowly) ? process.plan.stop_timeout * 2 : 20ms;
+      return die(signal.worker, now + random_.between(0ns, longest), false, 0, false);
+    }
+    case SignalKind::kAbort:
+      if (!process.deaf_to_abort)
+        die(signal.worker, now + random_.between(0ns, 50ms), true, 6, false);
+      return;
+    case SignalKind::kKill: {
+      const Duration longest = happens(faults.outlives_kill) ? longest_death() : 5ms;
+      return die(signal.worker, now + random_.between(0ns, longest), true, 9, false);
+    }
+  }
+}
+
+std::optional<Time> World::next() {
+  if (queue_.empty()) return std::nullopt;
+  return queue_.top().at;
+}
+
+std::optional<Event> World::pop(Time now) {
+  if (happens(faults.strangers)) return stranger();
+  while (!queue_.empty() && queue_.top().at <= now) {
+    Due due = queue_.top();
+    queue_.pop();
+    if (deliver(due, now)) return std::move(due.event);
+  }
+  return std::nullopt;
+}
+
+// Whether the event happens after all, and what comes of it.
+bool World::deliver(Due& due, Time now) {
+  if (healed_ && due.misdeed) return false;
+  if (due.echo) {
+    const auto* opened = std::get_if<ListenerOpened>(&due.event);
+    return opened == nullptr || !asked_.contains(opened->key);
+  }
+  disturb(due, now);
+  if (const auto* opened = std::get_if<ListenerOpened>(&due.event)) asked_.erase(opened->key);
+  if (const auto* failed = std::get_if<ListenerFailed>(&due.event)) asked_.erase(failed->key);
+  if (const auto* spawned = std::get_if<Spawned>(&due.event)) {
+    live(spawned->worker, processes_.at(spawned->worker), now);
+  }
+  if (const auto* failed = std::get_if<SpawnFailed>(&due.event)) {
+    dead_.push_back(failed->worker);
+    processes_.erase(failed->worker);
+  }
+  if (const auto* exited = std::get_if<Exited>(&due.event)) {
+    const bool first = processes_.erase(exited->worker) > 0;
+    if (first) dead_.push_back(exited->worker);
+    return first;
+  }
+  if (dead_.size() > 64) dead_.erase(dead_.begin(), dead_.begin() + 32);
+  if (!due.word) return true;
+  const auto* sign = std::get_if<WorkerSigned>(&due.event);
+  if (sign == nullptr || sign->sign != WorkerSign::kHeartbeat) return true;  // late words are heard
+  const auto found = processes_.find(sign->worker);
+  if (found == processes_.end()) return false;
+  if (!healed_ && happens(faults.falls_silent)) found->second.silent = true;
+  if (found->second.silent && !healed_) return false;
+  say(sign->worker, now + found->second.beat, WorkerSign::kHeartbeat);
+  return true;
+}
+
+// The same again, later. A socket's answer has no name of its own, so only a good one is doubled,
+// and only when nobody waits for another.
+void World::disturb(const Due& due, Time now) {
+  if (!happens(faults.doubles) || std::holds_alternative<ListenerFailed>(due.event)) return;
+  Due again = due;
+  again.at = now + (random_.chance(0.5) ? 0ns : random_.spread(1ms, 10s));
+  again.order = ++order_;
+  again.echo = true;
+  queue_.push(std::move(again));
+}
+
+Event World::stranger() {
+  const WorkerId who = dead_.empty() || random_.chance(0.2) ? WorkerId{1000000 + random_.below(9)}
+                                                            : random_.pick(dead_);
+  switch (random_.between(0, 4)) {
+    case 0:
+      return Exited{who, false, 0, false};
+    case 1:
+      return Spawned{who};
+    case 2:
+      return SpawnFailed{who, "fork", 11};
+    case 3:
+      return TimeoutExtended{who, 1s};
+    default:
+      return WorkerSigned{who, static_cast<WorkerSign>(random_.between(0, 3))};
+  }
+}
+
+void World::heal() {
+  healed_ = true;
+  faults = {};
+  for (auto& [id, process] : processes_) {
+    if (process.spawned && process.beats && process.silent) process.silent = false;
+  }
+}
+
+void World::suspend(Duration by) {
+  std::vector<Due> all;
+  all.reserve(queue_.size());
+  while (!queue_.empty()) {
+    all.push_back(queue_.top());
+    queue_.pop();
+  }
+  for (Due& due : all) {
+    due.at += by;
+    queue_.push(std::move(due));
+  }
+}
+
+}  // namespace ostler::sim
