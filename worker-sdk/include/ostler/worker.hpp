@@ -1,0 +1,143 @@
+// The worker's side of the protocol between a process manager and its workers, for programs that
+// have their own loop: inherited listeners, readiness, status, heartbeats, and the request to stop.
+//
+//   int main() {
+//     ostler::worker worker;                         // before any thread is started
+//     serve_in_my_loop(worker.listener_fd("http"));  // add the descriptor and worker.stop_fd()
+//     worker.ready();
+//     run_until_readable(worker.stop_fd());
+//     worker.stopping();
+//     finish_what_is_in_flight();
+//   }
+//
+// Everything here is what systemd defined (sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3)),
+// so such a program runs under ostlerd, under systemd, and by itself. An object of this class
+// starts no thread and no timer: it causes no wake-up.
+#pragma once
+
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+
+#include <chrono>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace ostler {
+
+// One socket that the manager opened and every worker of the pool shares. What is set on it
+// (O_NONBLOCK, socket options, shutdown(2)) is set for all of them: close it, never shut it down.
+// A descriptor in an epoll(7) set must be removed with EPOLL_CTL_DEL before it is closed; closing
+// alone does not remove it, because the manager still has the socket open.
+struct listener {
+  int fd = -1;       // close-on-exec; the program's to close
+  std::string name;  // as in the manager's configuration; "unknown" if it gave none
+};
+
+// Who this process is to its manager, and what the two have to tell each other.
+//
+// At most one object at a time in a process: the stop signals' handlers are the process's. The
+// constructor and the destructor change the environment and the signal dispositions and belong to
+// the main thread, before other threads start and after they ended. All else may be called from
+// any thread at any time.
+//
+// What is told to the manager (ready() to extend_timeout()) never throws, because a worker should
+// go on serving when nobody listens. Each returns true if the manager's socket took the message;
+// false, with errno set, if not: ENOTCONN without a manager, EAGAIN if the manager did not read for
+// `kNotifyPatience` (heartbeat() does not wait at all), else as sendto(2) says.
+class worker {
+ public:
+  using microseconds = std::chrono::microseconds;
+
+  // How long telling the manager something may block when its socket's queue is full.
+  static constexpr std::chrono::seconds kNotifyPatience{5};
+  static constexpr int kReadyAttempts = 12;
+  // A longer status text is cut, in bytes.
+  static constexpr std::size_t kStatusLimit = 1024;
+
+  // Takes over what the manager handed to this process, and catches the signals that ask it to
+  // stop; give the pool's `stop_signal` if it is another one. The signals are unblocked in the
+  // calling thread, and system calls that they interrupt are restarted where the kernel can.
+  //
+  // LISTEN_FDS, LISTEN_PID, LISTEN_PIDFDID and LISTEN_FDNAMES are removed from the environment,
+  // whether they were meant for this process or not, so that no child takes them for its own.
+  //
+  // Throws std::system_error, with what was being done and to what, if a variable is malformed
+  // (EINVAL), a descriptor that was promised is not open (EBADF), NOTIFY_SOCKET is of an address
+  // family other than unix (EAFNOSUPPORT), or a system call fails; std::logic_error if there is an
+  // object of this class already.
+  explicit worker(std::initializer_list<int> stop_signals = {SIGTERM, SIGINT, SIGQUIT});
+
+  // Gives the stop signals back the dispositions they had; listeners stay open.
+  ~worker();
+
+  worker(const worker&) = delete;
+  worker& operator=(const worker&) = delete;
+
+  // True if a manager listens to what ready() and the others say (NOTIFY_SOCKET is set).
+  [[nodiscard]] bool managed() const noexcept;
+
+  // The inherited listeners in the order of the configuration; empty if there are none or they
+  // were meant for another process (LISTEN_PID). See sd_listen_fds(3).
+  [[nodiscard]] const std::vector<listener>& listeners() const noexcept;
+
+  // The first listener of that name. Throws std::out_of_range, naming those there are.
+  [[nodiscard]] int listener_fd(std::string_view name) const;
+
+  // Where this worker stands, if its manager said so (OSTLER_POOL, OSTLER_SLOT, OSTLER_GENERATION):
+  // the pool's name, the slot's number from 0, the pool's count of reloads from 1.
+  [[nodiscard]] const std::optional<std::string>& pool() const noexcept;
+  [[nodiscard]] std::optional<std::uint32_t> slot() const noexcept;
+  [[nodiscard]] std::optional<std::uint64_t> generation() const noexcept;
+
+  // This worker can serve from now on. Say it once, when everything is loaded. Waits up to
+  // kReadyAttempts times kNotifyPatience: where a thousand workers start at once, the manager's
+  // queue is short (net.unix.max_dgram_qlen).
+  bool ready() const noexcept;
+
+  // One line for people, shown in the manager's status. Control characters become spaces.
+  bool status(std::string_view text) const noexcept;
+
+  // This worker is alive and makes progress. From the first heartbeat on, the manager expects one
+  // at least every heartbeat_interval(), so say it only from the loop that does the work, and not
+  // at all if the program is to sleep while it is idle. Does not block; one that is lost because
+  // the manager's queue is full is made good by the next.
+  bool heartbeat() const noexcept;
+
+  // Half of what the manager tolerates between two heartbeats; empty if it expects none of this
+  // process (WATCHDOG_USEC, WATCHDOG_PID). See sd_watchdog_enabled(3).
+  [[nodiscard]] std::optional<microseconds> heartbeat_interval() const noexcept;
+
+  // This worker has begun to drain, whether it was asked to or decided so.
+  bool stopping() const noexcept;
+
+  // Why this worker fails, as an errno value, told before it exits.
+  bool report_errno(int error) const noexcept;
+
+  // The start or the stop under way takes longer: until that much time from now. Say it again
+  // before the time is over if more is needed. Nothing is sent (EINVAL) if `time` is not positive.
+  bool extend_timeout(microseconds time) const noexcept;
+
+  // Readable once this process was asked to stop. Wait for it with poll(2) or epoll(7). It is an
+  // eventfd(2), non-blocking, and stays readable until read; then it becomes readable again with
+  // the next stop signal. It belongs to this object.
+  [[nodiscard]] int stop_fd() const noexcept;
+
+  // True from the first stop signal on, read or not.
+  [[nodiscard]] bool stop_requested() const noexcept;
+
+  // How often this process was asked to stop. From the second time on, whoever asks is impatient,
+  // and the program should leave at once. The signal that the kernel sends when the manager dies
+  // does not count as a second time: a worker that drains then goes on draining.
+  [[nodiscard]] int stop_requests() const noexcept;
+
+ private:
+  struct state;
+  std::unique_ptr<state> state_;
+};
+
+}  // namespace ostler

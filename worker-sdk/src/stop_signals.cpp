@@ -1,0 +1,110 @@
+#include "stop_signals.hpp"
+
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+
+namespace ostler {
+namespace {
+
+// What the handler needs; it may run in any thread, and in a child between fork and exec.
+struct Shared {
+  std::atomic<int> event{-1};  // -1: no object
+  std::atomic<pid_t> owner{0};
+  std::atomic<pid_t> parent{0};
+  std::atomic<int> requests{0};
+};
+Shared shared;
+static_assert(std::atomic<int>::is_always_lock_free && std::atomic<pid_t>::is_always_lock_free);
+
+// The kernel signals the workers of a manager that died. By then they have another parent: that is
+// how this signal is told from somebody's asking again.
+bool parent_died() {
+  const pid_t now = ::getppid();
+  return shared.parent.exchange(now) != now;
+}
+
+extern "C" void ostler_on_stop_signal(int signal) {
+  const int saved = errno;
+  if (::getpid() != shared.owner) {
+    // A forked child that did not exec yet: the request is meant for it and not for its parent.
+    ::signal(signal, SIG_DFL);
+    ::raise(signal);
+  } else if (!parent_died() || shared.requests == 0) {
+    ++shared.requests;
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = ::write(shared.event, &one, sizeof one);
+  }
+  errno = saved;
+}
+
+[[noreturn]] void fail(const std::string& what) {
+  throw std::system_error(errno, std::generic_category(), what);
+}
+
+}  // namespace
+
+StopSignals::StopSignals(std::initializer_list<int> signals) {
+  fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (fd_ < 0) fail("create an eventfd for the stop signals");
+  int none = -1;
+  if (!shared.event.compare_exchange_strong(none, fd_)) {
+    ::close(fd_);
+    throw std::logic_error("a second ostler::worker in one process");
+  }
+  shared.owner = ::getpid();
+  shared.parent = ::getppid();
+  shared.requests = 0;
+  try {
+    install(signals);
+  } catch (...) {
+    remove();
+    throw;
+  }
+}
+
+StopSignals::~StopSignals() {
+  remove();
+}
+
+int StopSignals::requests() const noexcept {
+  return shared.requests;
+}
+
+void StopSignals::install(std::initializer_list<int> signals) {
+  previous_.reserve(signals.size());
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : signals) {
+    struct sigaction action {};
+    struct sigaction previous {};
+    action.sa_handler = ostler_on_stop_signal;
+    action.sa_flags = SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    if (::sigaction(signal, &action, &previous) != 0) {
+      fail("catch the stop signal " + std::to_string(signal));
+    }
+    previous_.emplace_back(signal, previous);
+    sigaddset(&set, signal);
+  }
+  // A manager may start its workers with these signals blocked, so that none is lost, or deadly,
+  // before the handlers are there.
+  if (const int error = ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr); error != 0) {
+    throw std::system_error(error, std::generic_category(), "unblock the stop signals");
+  }
+}
+
+void StopSignals::remove() noexcept {
+  for (auto& [signal, action] : previous_) ::sigaction(signal, &action, nullptr);
+  shared.event = -1;
+  ::close(fd_);
+}
+
+}  // namespace ostler
