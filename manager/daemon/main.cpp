@@ -1,0 +1,122 @@
+// ostlerd: read the flags and the configuration, open the control socket, run, say how it ended.
+#include <grp.h>
+#include <malloc.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <boost/asio/io_context.hpp>
+#include <exception>
+#include <iostream>
+#include <stdexcept>
+
+#include "config/src/load.hpp"
+#include "control/socket_path.hpp"
+#include "daemon/arguments.hpp"
+#include "daemon/process.hpp"
+#include "runtime/control_socket.hpp"
+#include "runtime/listeners.hpp"
+#include "runtime/log.hpp"
+#include "runtime/runtime.hpp"
+
+namespace ostler::daemon {
+namespace {
+
+constexpr int kUnexpected = 1;
+constexpr int kFaulty = 2;
+constexpr int kNoSocket = 3;
+
+config::Loaded load(const Arguments& arguments) {
+  config::LoadOptions options;
+  options.overrides = arguments.overrides;
+  options.trusted_file_only = ::geteuid() == 0;
+  return arguments.ad_hoc ? config::load_ad_hoc(arguments.keys, arguments.command, options)
+                          : config::load(arguments.config, options);
+}
+
+int report_faults(const config::Loaded& loaded) {
+  for (const config::Fault& fault : loaded.faults) std::cerr << fault.text() << "\n";
+  const auto count = loaded.faults.size();
+  std::cerr << "ostlerd: " << count << (count == 1 ? " fault" : " faults")
+            << " in the configuration\n";
+  return kFaulty;
+}
+
+runtime::ControlSocketOptions control_options(const config::Control& control) {
+  runtime::ControlSocketOptions options;
+  options.default_directory = !control.socket;
+  options.path = control.socket ? *control.socket : control::default_control_socket();
+  options.mode = static_cast<mode_t>(control.mode.value_or(::geteuid() == 0 ? 0660 : 0600));
+  if (control.group) {
+    const auto identity = ::getgrnam(control.group->c_str());
+    if (identity == nullptr) throw std::runtime_error("control.group: no group " + *control.group);
+    options.group = identity->gr_gid;
+  }
+  return options;
+}
+
+int run(const Arguments& arguments, const config::Loaded& loaded, Inheritance inheritance) {
+  runtime::RuntimeOptions options;
+  options.load = [arguments] { return load(arguments); };
+  options.inherited = runtime::take_inherited_sockets();
+  options.environment = std::move(inheritance.environment);
+  options.open_files = inheritance.open_files;
+  options.umask = inheritance.umask;
+  options.trace = arguments.trace;
+  auto opened = runtime::open_control_socket(control_options(loaded.config.control));
+  if (!opened.socket) {
+    std::cerr << "ostlerd: " << opened.error << "\n";
+    return kNoSocket;
+  }
+  runtime::open_log(loaded.config.log);
+  spdlog::info("ostlerd {} (pid {}), control socket {}", OSTLER_VERSION, ::getpid(),
+               opened.socket->path());
+  for (const std::string& warning : loaded.warnings) spdlog::warn("{}", warning);
+  int code = kUnexpected;
+  try {
+    boost::asio::io_context context{1};
+    runtime::Runtime manager(context, loaded.config, std::move(*opened.socket), std::move(options));
+    ::malloc_trim(0);  // what reading the configuration took is not needed again soon
+    code = manager.run();
+  } catch (const std::exception& error) {
+    spdlog::critical("{}", error.what());
+  }
+  spdlog::info("exit code {}", code);
+  runtime::close_log();
+  return code;
+}
+
+int main(int argc, char** argv) {
+  const Parsed parsed = parse_arguments(argc, argv);
+  if (!parsed.arguments) return parsed.exit_code;
+  const Arguments& arguments = *parsed.arguments;
+  Inheritance inheritance = prepare_process();
+  const config::Loaded loaded = load(arguments);
+  if (!loaded.ok()) return report_faults(loaded);
+  switch (arguments.mode) {
+    case Mode::kCheck:
+      for (const std::string& warning : loaded.warnings) {
+        std::cerr << "ostlerd: warning: " << warning << "\n";
+      }
+      std::cout << (arguments.ad_hoc ? "the command line" : arguments.config) << " is good\n";
+      return 0;
+    case Mode::kPrintConfig:
+      std::cout << config::print(loaded.config);
+      return 0;
+    case Mode::kRun:
+      break;
+  }
+  return run(arguments, loaded, std::move(inheritance));
+}
+
+}  // namespace
+}  // namespace ostler::daemon
+
+// NOLINTNEXTLINE(bugprone-exception-escape): what escapes is caught below
+int main(int argc, char** argv) {
+  try {
+    return ostler::daemon::main(argc, argv);
+  } catch (const std::exception& error) {
+    std::cerr << "ostlerd: " << error.what() << "\n";
+    return ostler::daemon::kUnexpected;
+  }
+}

@@ -1,0 +1,25 @@
+// The manager's own process: made sane before anything else, whatever started it.
+#pragma once
+
+#include <sys/resource.h>
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace ostler::daemon {
+
+// What the process was given, for the workers to get unchanged.
+struct Inheritance {
+  mode_t umask = 022;
+  std::optional<rlimit> open_files;
+  std::vector<std::string> environment;
+};
+
+// Opens descriptors 0 to 2 if they are closed, blocks the signals that are handled, sets the umask
+// to 077, raises the soft limit of open files to the hard one, and becomes the one to whom orphans
+// go (PR_SET_CHILD_SUBREAPER). Throws std::system_error.
+Inheritance prepare_process();
+
+}  // namespace ostler::daemon

@@ -1,0 +1,42 @@
+// From a configured pool to what a worker of it is started with: the plan for the core, the
+// command line and the environment for the spawner.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/src/model.hpp"
+#include "core/action.hpp"
+#include "core/plan.hpp"
+#include "runtime/listeners.hpp"
+#include "runtime/spawner.hpp"
+
+namespace ostler::runtime {
+
+// The settings that workers of one generation share. What is behind a core::LaunchId.
+struct Launch {
+  config::Pool pool;
+  std::optional<Identity> identity;
+};
+
+// Throws std::runtime_error if the pool's user or group cannot be resolved.
+std::shared_ptr<const Launch> make_launch(const config::Pool& pool);
+
+core::PoolPlan make_plan(const config::Pool& pool, core::LaunchId launch, int automatic_workers);
+
+// What of a worker's start the launch does not know.
+struct WorkerPlace {
+  std::string pool;
+  int slot = 0;
+  core::Generation generation = 0;
+  std::string notify_socket;
+  std::vector<std::string> manager_env;  // the manager's own, "KEY=VALUE"
+};
+
+// The worker's argv, environment and descriptors; output and limits are the caller's.
+SpawnRequest make_spawn_request(const Launch& launch, const WorkerPlace& place,
+                                const Listeners& listeners);
+
+}  // namespace ostler::runtime

@@ -1,0 +1,39 @@
+// Every bound of the shell in one place; those of the core are in core/limits.hpp.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+
+namespace ostler::runtime::limits {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// A worker's output: a longer line is cut into several; the last ones are kept for reports.
+inline constexpr std::size_t kOutputLine = 8192;
+inline constexpr std::size_t kTailLines = 20;
+inline constexpr std::size_t kTailLine = 512;
+// Read from one worker's pipe at a time, so that one that floods leaves the others their turn.
+inline constexpr std::size_t kOutputPerTurn = 65536;
+// Dead workers whose last lines are remembered for the answers that name them.
+inline constexpr std::size_t kRemembered = 64;
+// Log lines that wait for a slow reader before the oldest are dropped.
+inline constexpr std::size_t kLogQueue = 1024;
+// Looking whether starting workers wait for connections: how often, and for how long at a stretch.
+inline constexpr auto kProbeEvery = milliseconds(5);
+inline constexpr auto kProbeAtMost = milliseconds(50);
+inline constexpr auto kProbeTurn = std::chrono::microseconds(2500);
+inline constexpr int kProbeShare = 20;  // at most one part in so many of the time
+// A status answer measures memory and CPU for so long, and not again for a worker within so long.
+inline constexpr auto kSampleTurn = milliseconds(10);
+inline constexpr auto kSampleAge = seconds(3);
+// At first start: how long an address in use is waited for (a manager that was killed, whose
+// workers still drain), and how often it is tried.
+inline constexpr auto kBindPatience = seconds(5);
+inline constexpr auto kBindAgain = milliseconds(50);
+// Processes left behind by a worker, watched until they are gone.
+inline constexpr std::size_t kStrays = 4096;
+// After the last worker is gone, how long answers on their way may take.
+inline constexpr auto kFarewell = seconds(2);
+
+}  // namespace ostler::runtime::limits

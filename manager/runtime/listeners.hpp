@@ -1,0 +1,81 @@
+// The sockets that workers accept from. The manager opens them, holds them for as long as it lives
+// and never accepts from them.
+//
+// They are blocking, as systemd hands them out: O_NONBLOCK belongs to the open socket that the
+// manager and all workers share, and a program that blocks in accept(2), php-cgi for one, takes
+// EAGAIN for the end. Programs with an event loop set O_NONBLOCK themselves.
+//
+// A tcp host is a numeric address, `localhost` (127.0.0.1), or empty or `*` for any address: IPv6
+// with IPv4 mapped into it, or IPv4 where there is no IPv6. Other names would have to be asked of
+// the network, and nothing in the manager blocks.
+//
+// A unix path is bound under its own name and not renamed into place, because programs tell
+// sockets apart by getsockname(2). listen(2) comes last: before it no client can connect, so that
+// it does not matter that owner and mode are not yet what they should be.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "config/src/model.hpp"
+#include "runtime/unique_fd.hpp"
+
+namespace ostler::runtime {
+
+struct ListenError {
+  std::string stage;  // "bind tcp://127.0.0.1:80"
+  int error = 0;      // errno; 0: `stage` says it all
+};
+
+// Sockets that systemd handed to the manager (sd_listen_fds(3)): taken once at start, if LISTEN_PID
+// is this process, by name. Takes the variables out of the environment.
+std::multimap<std::string, UniqueFd> take_inherited_sockets();
+
+struct ListenerFigures {
+  std::string address;              // as bound: the port the kernel chose, if it did
+  std::int64_t backlog = -1;        // connections waiting; -1: not known
+  std::int64_t backlog_limit = -1;  // as the kernel has it, after somaxconn; -1: not known
+};
+
+class Listeners {
+ public:
+  explicit Listeners(std::multimap<std::string, UniqueFd> inherited = {});
+  ~Listeners();
+  Listeners(const Listeners&) = delete;
+  Listeners& operator=(const Listeners&) = delete;
+
+  // Equal key, same socket: the canonical address, and v6only where given. A port that the kernel
+  // chooses is each listener's own, so pool and name are part of its key.
+  static std::string key(const std::string& pool, const config::Listener& listener);
+
+  // Opens (socket, options, bind, mode and owner, listen) or adopts the socket of `listener` under
+  // `key`; true also if that is open already. Close-on-exec. Error: nothing is left behind. A
+  // unix path that nobody listens on any more is replaced; one that somebody does is EADDRINUSE.
+  [[nodiscard]] bool open(const std::string& key, const config::Listener& listener,
+                          ListenError& error);
+  // Applies what can change on an open socket: backlog, mode, owner. What systemd opened is left
+  // as its unit says.
+  [[nodiscard]] bool adjust(const std::string& key, const config::Listener& listener,
+                            ListenError& error);
+  // Closes; unlinks the path of a unix socket if it is still this socket's. An inherited socket
+  // is kept instead, so that it can be adopted again.
+  void close(const std::string& key);
+
+  [[nodiscard]] bool is_open(const std::string& key) const;
+  [[nodiscard]] int fd(const std::string& key) const;       // -1: not open
+  [[nodiscard]] ino_t inode(const std::string& key) const;  // in sockfs, for /proc
+  [[nodiscard]] ListenerFigures figures(const std::string& key) const;
+  // "127.0.0.1:8080", "8080" for any address, or the path, as SERVER_STARTER_PORT wants it.
+  [[nodiscard]] std::string server_starter_name(const std::string& key) const;
+
+ private:
+  struct Socket;
+  std::multimap<std::string, UniqueFd> inherited_;
+  std::map<std::string, Socket> sockets_;
+};
+
+}  // namespace ostler::runtime

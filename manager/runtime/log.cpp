@@ -1,0 +1,374 @@
+#include "runtime/log.hpp"
+
+#include <fcntl.h>
+#include <spdlog/async.h>
+#include <spdlog/async_logger.h>
+#include <spdlog/formatter.h>
+#include <spdlog/sinks/base_sink.h>
+#include <spdlog/sinks/syslog_sink.h>
+#include <spdlog/spdlog.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <ctime>
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <system_error>
+#include <utility>
+
+#include "runtime/limits.hpp"
+#include "runtime/unique_fd.hpp"
+
+namespace ostler::runtime {
+namespace {
+
+std::string reason(int error) {
+  return std::generic_category().message(error);
+}
+
+std::string timestamp(std::chrono::system_clock::time_point time) {
+  const auto since = time.time_since_epoch();
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(since).count();
+  const std::time_t seconds = static_cast<std::time_t>(ms / 1000);
+  std::tm parts{};
+  gmtime_r(&seconds, &parts);
+  std::array<char, 40> text{};
+  const auto length = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%S", &parts);
+  return std::string(text.data(), length) + "." + std::to_string(1000 + ms % 1000).substr(1) + "Z";
+}
+
+const char* level_word(spdlog::level::level_enum level) {
+  switch (level) {
+    case spdlog::level::trace:
+      return "trace";
+    case spdlog::level::debug:
+      return "debug";
+    case spdlog::level::info:
+      return "info";
+    case spdlog::level::warn:
+      return "warning";
+    case spdlog::level::err:
+    case spdlog::level::critical:
+    case spdlog::level::off:
+    case spdlog::level::n_levels:
+      break;
+  }
+  return "error";
+}
+
+std::string_view view(spdlog::string_view_t text) {
+  return {text.data(), text.size()};
+}
+
+// "2026-01-31T12:34:56.123Z info web.0[4243]: text"
+class TextFormatter : public spdlog::formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
+    std::string line = timestamp(message.time);
+    line += ' ';
+    line += level_word(message.level);
+    line += ' ';
+    if (message.logger_name.size() > 0) {
+      line += view(message.logger_name);
+      line += ": ";
+    }
+    line += view(message.payload);
+    line += '\n';
+    out.append(line.data(), line.data() + line.size());
+  }
+  std::unique_ptr<spdlog::formatter> clone() const override {
+    return std::make_unique<TextFormatter>();
+  }
+};
+
+// The fields of a worker logger's name, "POOL.SLOT[PID]".
+void add_worker(nlohmann::ordered_json& json, std::string_view name) {
+  const auto dot = name.rfind('.');
+  const auto open = name.rfind('[');
+  if (dot == std::string_view::npos || open == std::string_view::npos || open < dot) return;
+  json["pool"] = name.substr(0, dot);
+  json["slot"] = std::atoi(std::string(name.substr(dot + 1, open - dot - 1)).c_str());
+  json["pid"] = std::atoi(std::string(name.substr(open + 1)).c_str());
+}
+
+class JsonFormatter : public spdlog::formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
+    nlohmann::ordered_json json;
+    json["time"] = timestamp(message.time);
+    json["level"] = level_word(message.level);
+    add_worker(json, view(message.logger_name));
+    json["message"] = view(message.payload);
+    const std::string line =
+        json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    out.append(line.data(), line.data() + line.size());
+  }
+  std::unique_ptr<spdlog::formatter> clone() const override {
+    return std::make_unique<JsonFormatter>();
+  }
+};
+
+class BareFormatter : public spdlog::formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
+    out.append(message.payload.data(), message.payload.data() + message.payload.size());
+    out.push_back('\n');
+  }
+  std::unique_ptr<spdlog::formatter> clone() const override {
+    return std::make_unique<BareFormatter>();
+  }
+};
+
+void write_all(int fd, const char* data, std::size_t size) {
+  while (size > 0) {
+    const ssize_t written = ::write(fd, data, size);
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return;  // a log that cannot be written has nobody to complain to
+    data += written;
+    size -= static_cast<std::size_t>(written);
+  }
+}
+
+class StderrSink : public spdlog::sinks::base_sink<std::mutex> {
+ protected:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    spdlog::memory_buf_t out;
+    formatter_->format(message, out);
+    write_all(STDERR_FILENO, out.data(), out.size());
+  }
+  void flush_() override {}
+};
+
+// A file that is appended to and can be opened anew (after a rotation).
+class FileSink : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  explicit FileSink(std::string path) : path_(std::move(path)) {
+    if (const int error = reopen(); error != 0) {
+      throw std::runtime_error("open " + path_ + ": " + reason(error));
+    }
+  }
+  int reopen() {
+    // Never through a link that somebody planted, and never a device or a pipe that would block.
+    const int fd = ::open(
+        path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0640);
+    if (fd < 0) return errno;
+    const std::lock_guard lock(mutex_);
+    fd_ = UniqueFd(fd);
+    return 0;
+  }
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ protected:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    spdlog::memory_buf_t out;
+    formatter_->format(message, out);
+    write_all(fd_.get(), out.data(), out.size());
+  }
+  void flush_() override {}
+
+ private:
+  std::string path_;
+  UniqueFd fd_;
+};
+
+int priority(spdlog::level::level_enum level) {
+  switch (level) {
+    case spdlog::level::trace:
+    case spdlog::level::debug:
+      return LOG_DEBUG;
+    case spdlog::level::info:
+      return LOG_INFO;
+    case spdlog::level::warn:
+      return LOG_WARNING;
+    case spdlog::level::err:
+    case spdlog::level::critical:
+    case spdlog::level::off:
+    case spdlog::level::n_levels:
+      break;
+  }
+  return LOG_ERR;
+}
+
+// journald's native protocol: one datagram a message, FIELD=value lines. Messages hold no line
+// breaks here, so the form with a length is not needed.
+class JournaldSink : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  JournaldSink() : socket_(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, "/run/systemd/journal/socket", sizeof address.sun_path - 1);
+    if (!socket_ || ::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address),
+                              sizeof address) != 0) {
+      throw std::runtime_error(std::string("connect ") + address.sun_path + ": " + reason(errno));
+    }
+  }
+
+ protected:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    std::string text =
+        "SYSLOG_IDENTIFIER=ostlerd\nPRIORITY=" + std::to_string(priority(message.level)) +
+        "\nMESSAGE=";
+    if (message.logger_name.size() > 0) {
+      text += view(message.logger_name);
+      text += ": ";
+    }
+    text += view(message.payload);
+    text += '\n';
+    nlohmann::ordered_json fields;
+    add_worker(fields, view(message.logger_name));
+    if (!fields.empty()) {
+      text += "OSTLER_POOL=" + fields["pool"].get<std::string>() + "\n";
+      text += "OSTLER_SLOT=" + std::to_string(fields["slot"].get<int>()) + "\n";
+      text += "OSTLER_WORKER_PID=" + std::to_string(fields["pid"].get<int>()) + "\n";
+    }
+    static_cast<void>(::send(socket_.get(), text.data(), text.size(), MSG_NOSIGNAL));
+  }
+  void flush_() override {}
+
+ private:
+  UniqueFd socket_;
+};
+
+struct Logs {
+  std::shared_ptr<spdlog::details::thread_pool> pool;
+  spdlog::sink_ptr sink;
+  spdlog::level::level_enum level = spdlog::level::info;
+  std::map<std::string, std::weak_ptr<FileSink>> files;
+  std::shared_ptr<FileSink> main_file;
+};
+
+Logs& logs() {
+  static Logs instance;
+  return instance;
+}
+
+std::shared_ptr<FileSink> file_sink(const std::string& path) {
+  auto& known = logs().files[path];
+  std::shared_ptr<FileSink> sink = known.lock();
+  if (!sink) {
+    sink = std::make_shared<FileSink>(path);
+    known = sink;
+  }
+  return sink;
+}
+
+spdlog::level::level_enum level_of(config::LogLevel level) {
+  switch (level) {
+    case config::LogLevel::kTrace:
+      return spdlog::level::trace;
+    case config::LogLevel::kDebug:
+      return spdlog::level::debug;
+    case config::LogLevel::kInfo:
+      return spdlog::level::info;
+    case config::LogLevel::kWarning:
+      return spdlog::level::warn;
+    case config::LogLevel::kError:
+      break;
+  }
+  return spdlog::level::err;
+}
+
+spdlog::sink_ptr make_sink(const config::Log& log) {
+  switch (log.output) {
+    case config::LogOutput::kStderr:
+      return std::make_shared<StderrSink>();
+    case config::LogOutput::kFile:
+      return logs().main_file = file_sink(log.path);
+    case config::LogOutput::kJournald:
+      return std::make_shared<JournaldSink>();
+    case config::LogOutput::kSyslog:
+      return std::make_shared<spdlog::sinks::syslog_sink_mt>("ostlerd", LOG_PID, LOG_DAEMON, true);
+  }
+  return nullptr;
+}
+
+std::shared_ptr<spdlog::logger> make_logger(const std::string& name, spdlog::sink_ptr sink) {
+  auto logger = std::make_shared<spdlog::async_logger>(
+      name, std::move(sink), logs().pool, spdlog::async_overflow_policy::overrun_oldest);
+  logger->set_level(logs().level);
+  return logger;
+}
+
+}  // namespace
+
+void open_log(const config::Log& log) {
+  Logs& all = logs();
+  all.pool = std::make_shared<spdlog::details::thread_pool>(limits::kLogQueue, 1);
+  all.sink = make_sink(log);
+  spdlog::set_default_logger(make_logger("", all.sink));
+  adjust_log(log);
+}
+
+void adjust_log(const config::Log& log) {
+  Logs& all = logs();
+  all.level = level_of(log.level);
+  spdlog::set_level(all.level);
+  if (log.output == config::LogOutput::kSyslog) return all.sink->set_pattern("%n%v");
+  if (log.format == config::LogFormat::kJson) {
+    all.sink->set_formatter(std::make_unique<JsonFormatter>());
+  } else {
+    all.sink->set_formatter(std::make_unique<TextFormatter>());
+  }
+}
+
+int reopen_logs() {
+  int count = 0;
+  std::erase_if(logs().files, [](const auto& entry) { return entry.second.expired(); });
+  for (const auto& [path, weak] : logs().files) {
+    const auto sink = weak.lock();
+    if (const int error = sink->reopen(); error != 0) {
+      spdlog::error("reopen {}: {}", path, reason(error));
+    } else {
+      ++count;
+    }
+  }
+  return count;
+}
+
+void close_log() {
+  logs().pool.reset();
+  spdlog::shutdown();  // joins the thread once the queue is written
+}
+
+// What workers write is not the manager's to judge: it is logged whatever the level.
+std::shared_ptr<spdlog::logger> worker_logger(const std::string& name) {
+  auto logger = make_logger(name, logs().sink);
+  logger->set_level(spdlog::level::trace);
+  return logger;
+}
+
+std::shared_ptr<spdlog::logger> file_logger(const std::string& path) {
+  auto sink = file_sink(path);
+  if (sink == logs().main_file) return worker_logger("");
+  sink->set_formatter(std::make_unique<BareFormatter>());
+  auto logger = make_logger("", sink);
+  logger->set_level(spdlog::level::trace);
+  return logger;
+}
+
+std::string printable(std::string_view text) {
+  static constexpr std::string_view kHex = "0123456789abcdef";
+  std::string out;
+  out.reserve(text.size());
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte >= 0x20 && byte != 0x7f) || c == '\t') {
+      out += c;
+    } else {
+      out += "\\x";
+      out += kHex[byte >> 4U];
+      out += kHex[byte & 0xfU];
+    }
+  }
+  return out;
+}
+
+}  // namespace ostler::runtime

@@ -1,0 +1,193 @@
+// What happens, told: to the log, to those who follow the events, to systemd.
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "runtime/runtime.hpp"
+
+namespace ostler::runtime {
+namespace {
+
+const char* event_name(core::NoteKind kind) {
+  switch (kind) {
+    case core::NoteKind::kWorkerStarting:
+      return "worker.starting";
+    case core::NoteKind::kWorkerReady:
+      return "worker.ready";
+    case core::NoteKind::kWorkerStopping:
+      return "worker.stopping";
+    case core::NoteKind::kWorkerExited:
+      return "worker.exited";
+    case core::NoteKind::kWorkerFailed:
+      return "worker.failed";
+    case core::NoteKind::kWorkerUnkillable:
+      return "worker.unkillable";
+    case core::NoteKind::kReloadStarted:
+      return "reload.started";
+    case core::NoteKind::kReloadFailing:
+      return "reload.failing";
+    case core::NoteKind::kReloadFinished:
+      return "reload.finished";
+    case core::NoteKind::kPoolScaled:
+      return "pool.scaled";
+    case core::NoteKind::kPoolReady:
+      return "pool.ready";
+    case core::NoteKind::kPoolRemoved:
+      return "pool.removed";
+    case core::NoteKind::kManagerReady:
+      return "manager.ready";
+    case core::NoteKind::kManagerStopping:
+      return "manager.stopping";
+    case core::NoteKind::kClockJumped:
+      return "manager.stood_still";
+  }
+  return "";
+}
+
+double seconds(std::int64_t milliseconds) {
+  return static_cast<double>(milliseconds) / 1000.0;
+}
+
+}  // namespace
+
+pid_t Runtime::pid_of(core::WorkerId worker) const {
+  const auto process = processes_.find(worker);
+  if (process != processes_.end()) return process->second.pid;
+  const auto dead = std::ranges::find(remembered_, worker, &Remembered::worker);
+  return dead == remembered_.end() ? 0 : dead->pid;
+}
+
+std::vector<std::string> Runtime::output_of(core::WorkerId worker) const {
+  const auto process = processes_.find(worker);
+  if (process != processes_.end()) {
+    return process->second.output ? process->second.output->tail() : std::vector<std::string>{};
+  }
+  const auto dead = std::ranges::find(remembered_, worker, &Remembered::worker);
+  return dead == remembered_.end() ? std::vector<std::string>{} : dead->output;
+}
+
+void Runtime::perform(const core::Note& action) {
+  log_note(action);
+  server_->publish(event_of(action));
+  if (action.kind == core::NoteKind::kReloadFinished &&
+      action.outcome == core::Outcome::kReloaded) {
+    adjust_listeners(action.pool);
+  }
+  const bool failed = action.kind == core::NoteKind::kReloadFinished && action.failure;
+  if (failed) {
+    last_reload_failure_ = (action.pool.empty() ? "" : action.pool + ": a new worker ") +
+                           core::describe(*action.failure);
+  }
+  if (action.kind == core::NoteKind::kManagerReady) systemd_.ready(status_line());
+  if (action.kind == core::NoteKind::kPoolReady && told_ == core::ManagerState::kRunning) {
+    systemd_.status(status_line());
+  }
+}
+
+control::EventView Runtime::event_of(const core::Note& note) const {
+  control::EventView event;
+  event.time = std::chrono::system_clock::now();
+  event.event = event_name(note.kind);
+  if (!note.pool.empty()) event.pool = note.pool;
+  if (note.slot >= 0) {
+    event.slot = note.slot;
+    event.worker = note.pool + "." + std::to_string(note.slot);
+    if (const pid_t pid = pid_of(note.worker); pid > 0) event.pid = pid;
+  }
+  if (note.generation != 0) event.generation = note.generation;
+  const auto add = [&](const char* name, control::Value value) {
+    event.members.emplace_back(name, std::move(value));
+  };
+  if (note.cause != core::StopCause::kNone) add("cause", std::string(core::word(note.cause)));
+  if (note.failure) add("reason", core::describe(*note.failure));
+  switch (note.kind) {
+    case core::NoteKind::kWorkerFailed:
+      add("retry_in", seconds(note.value));
+      add("output", output_of(note.worker));
+      break;
+    case core::NoteKind::kReloadFinished:
+      add("outcome", std::string(core::word(note.outcome)));
+      add("replaced", note.value);
+      break;
+    case core::NoteKind::kPoolScaled:
+    case core::NoteKind::kPoolReady:
+      add("target", note.value);
+      break;
+    case core::NoteKind::kClockJumped:
+      add("lost", seconds(note.value));
+      break;
+    case core::NoteKind::kWorkerStarting:
+    case core::NoteKind::kWorkerReady:
+    case core::NoteKind::kWorkerStopping:
+    case core::NoteKind::kWorkerExited:
+    case core::NoteKind::kWorkerUnkillable:
+    case core::NoteKind::kReloadStarted:
+    case core::NoteKind::kReloadFailing:
+    case core::NoteKind::kPoolRemoved:
+    case core::NoteKind::kManagerReady:
+    case core::NoteKind::kManagerStopping:
+      break;
+  }
+  return event;
+}
+
+void Runtime::log_note(const core::Note& note) const {
+  const std::string worker =
+      note.pool + "." + std::to_string(note.slot) + "[" + std::to_string(pid_of(note.worker)) + "]";
+  const std::string why = note.failure ? core::describe(*note.failure) : "";
+  switch (note.kind) {
+    case core::NoteKind::kWorkerStarting:
+      return spdlog::debug("{} starting, generation {}", worker, note.generation);
+    case core::NoteKind::kWorkerReady:
+      return spdlog::info("{} ready, generation {}", worker, note.generation);
+    case core::NoteKind::kWorkerStopping:
+      if (note.failure) return spdlog::warn("{} is aborted: it {}", worker, why);
+      return spdlog::debug("{} asked to stop ({})", worker, core::word(note.cause));
+    case core::NoteKind::kWorkerExited:
+      return spdlog::info("{} gone ({}): {}", worker, core::word(note.cause), why);
+    case core::NoteKind::kWorkerFailed:
+      return spdlog::error("{} {}; {}", worker, why,
+                           note.value == 0
+                               ? std::string("replaced at once")
+                               : fmt::format("next try in {:.1f}s", seconds(note.value)));
+    case core::NoteKind::kWorkerUnkillable:
+      return spdlog::error("{} does not end on SIGKILL: it hangs in the kernel", worker);
+    case core::NoteKind::kReloadStarted:
+      return spdlog::info("reload{}{} started", note.pool.empty() ? "" : " of ", note.pool);
+    case core::NoteKind::kReloadFailing:
+      return spdlog::error("reload of {} is rolled back: a new worker {}", note.pool, why);
+    case core::NoteKind::kReloadFinished:
+      if (note.outcome == core::Outcome::kReloaded) {
+        return spdlog::info("{} reloaded, generation {}", note.pool, note.generation);
+      }
+      return spdlog::error("reload{}{} {}: {}", note.pool.empty() ? "" : " of ", note.pool,
+                           core::word(note.outcome), why);
+    case core::NoteKind::kPoolScaled:
+      return spdlog::info("{} scaled to {}", note.pool, note.value);
+    case core::NoteKind::kPoolReady:
+      return spdlog::info("{} has all its {} workers", note.pool, note.value);
+    case core::NoteKind::kPoolRemoved:
+      return spdlog::info("{} removed", note.pool);
+    case core::NoteKind::kManagerReady:
+      return spdlog::info("ready");
+    case core::NoteKind::kManagerStopping:
+      return spdlog::info("stopping");
+    case core::NoteKind::kClockJumped:
+      return spdlog::warn("the manager stood still for {:.1f}s; every deadline is moved by that",
+                          seconds(note.value));
+  }
+}
+
+std::string Runtime::status_line() const {
+  int ready = 0;
+  int target = 0;
+  for (const auto& [id, pool] : core_.state().pools) {
+    ready += pool.count_ready();
+    target += pool.removed ? 0 : pool.target();
+  }
+  return std::to_string(ready) + " of " + std::to_string(target) + " workers ready in " +
+         std::to_string(core_.state().pools.size()) + " pools";
+}
+
+}  // namespace ostler::runtime

@@ -1,0 +1,274 @@
+// The control API's commands, carried out.
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "control/codec.hpp"
+#include "control/problems.hpp"
+#include "runtime/clock.hpp"
+#include "runtime/cpus.hpp"
+#include "runtime/log.hpp"
+#include "runtime/runtime.hpp"
+
+namespace ostler::runtime {
+namespace {
+
+// The answer to an operation that was not carried out; nullopt if it was.
+std::optional<control::Response> refusal(const core::Reply& reply, const std::string& pool,
+                                         int pid) {
+  switch (reply.outcome) {
+    case core::Outcome::kNotFound:
+      return control::respond(pool.empty() ? control::no_such_worker(pid)
+                                           : control::no_such_pool(pool));
+    case core::Outcome::kStopping:
+      return control::respond(control::stopping());
+    case core::Outcome::kBusy:
+      return control::respond(control::busy("too many requests wait for their turn; try again"));
+    case core::Outcome::kDone:
+    case core::Outcome::kReloaded:
+    case core::Outcome::kRolledBack:
+    case core::Outcome::kRejected:
+    case core::Outcome::kFailed:
+      break;
+  }
+  return std::nullopt;
+}
+
+control::ConfigFault fault_view(const config::Fault& fault) {
+  return {fault.file, fault.line, fault.column, fault.key, fault.message};
+}
+
+control::Done accepted() {
+  control::Done done;
+  done.outcome = "accepted";
+  return done;
+}
+
+const char* word(core::WorkerRequest request) {
+  switch (request) {
+    case core::WorkerRequest::kRecycle:
+      return "recycled";
+    case core::WorkerRequest::kDrain:
+      return "stopped";
+    case core::WorkerRequest::kKill:
+      return "killed";
+  }
+  return "";
+}
+
+}  // namespace
+
+core::OperationId Runtime::begin(Finish finish) {
+  const core::OperationId id{++last_operation_};
+  operations_.emplace(id, std::move(finish));
+  return id;
+}
+
+void Runtime::handle(const control::Command& command, const Peer& peer,
+                     ControlServer::Respond respond) {
+  static_cast<void>(peer);  // whoever can connect may do all; the server logs who it was
+  struct Visitor {
+    Runtime& runtime;
+    ControlServer::Respond respond;
+    void operator()(const control::GetStatus&) const {
+      respond(control::respond(runtime.status_view()));
+    }
+    void operator()(const control::GetPool& get) const { runtime.answer_pool(get.name, respond); }
+    void operator()(const control::GetConfig&) const {
+      respond({200, "application/yaml", config::print(runtime.effective_config(), false), {}});
+    }
+    void operator()(const control::Events&) const {
+      respond(control::respond(control::internal_error("events are the server's to answer")));
+    }
+    void operator()(const control::Reload& reload) const { runtime.request(reload, respond); }
+    void operator()(const control::Restart& restart) const { runtime.request(restart, respond); }
+    void operator()(const control::Scale& scale) const { runtime.request(scale, respond); }
+    void operator()(const control::WorkerCommand& worker) const {
+      runtime.request(worker, respond);
+    }
+    void operator()(const control::Stop& stop) const {
+      control::Done done;
+      done.outcome = "accepted";
+      done.members.emplace_back("state", std::string("stopping"));
+      respond(control::respond(done, 202));
+      runtime.enqueue(core::StopRequested{{}, stop.now});
+    }
+    void operator()(const control::Reopen&) const {
+      control::Done done;
+      done.members.emplace_back("reopened", std::int64_t{reopen_logs()});
+      respond(control::respond(done));
+    }
+    void operator()(const control::Livez&) const { respond(control::respond_live()); }
+    void operator()(const control::Readyz&) const {
+      const core::State& state = runtime.core_.state();
+      respond(control::respond_ready(core::word(core::manager_state(state))));
+    }
+  };
+  std::visit(Visitor{*this, std::move(respond)}, command);
+}
+
+void Runtime::answer_pool(const std::string& name, const ControlServer::Respond& respond) {
+  const core::Pool* pool = core::find_pool(core_.state(), name);
+  if (pool == nullptr) return respond(control::respond(control::no_such_pool(name)));
+  measure_workers();
+  respond(control::respond(pool_view(*pool)));
+}
+
+void Runtime::request(const control::Reload& command, const ControlServer::Respond& respond) {
+  if (!command.wait) respond(control::respond(accepted(), 202));
+  reload(command.pool, [respond, wait = command.wait](const control::Response& response) {
+    if (wait) respond(response);
+  });
+}
+
+// Reads the configuration again. `done` gets the answer once the outcome is known.
+void Runtime::reload(const std::string& only, const ControlServer::Respond& done) {
+  config::Loaded loaded = options_.load();
+  core::Plan plan;
+  if (loaded.ok()) {
+    try {
+      plan = make_plans(loaded.config);
+    } catch (const std::runtime_error& error) {
+      loaded.faults.push_back({loaded.config.file, 0, 0, "pools", error.what()});
+    }
+  }
+  if (!loaded.ok()) return reject(loaded.faults, done);
+  for (const std::string& warning : loaded.warnings) spdlog::warn("{}", warning);
+  if (!(loaded.config.control == config_.control)) {
+    spdlog::warn("the new settings under `control` take effect when ostlerd is started again");
+  }
+  const config::Log log = loaded.config.log;
+  const core::OperationId op = begin([this, done, log, only](const core::Reply& reply) {
+    if (auto refused = refusal(reply, only, 0)) return done(*refused);
+    if (reply.outcome != core::Outcome::kRejected) take_log_settings(log);
+    done(control::respond(reload_result(reply)));
+  });
+  enqueue(core::PlanAccepted{op, std::move(plan), only});
+}
+
+void Runtime::reject(const std::vector<config::Fault>& faults, const ControlServer::Respond& done) {
+  control::ReloadResult result;
+  result.outcome = core::word(core::Outcome::kRejected);
+  for (const config::Fault& fault : faults) {
+    spdlog::error("reload rejected: {}", fault.text());
+    result.errors.push_back(fault_view(fault));
+  }
+  control::EventView event;
+  event.time = std::chrono::system_clock::now();
+  event.event = "reload.finished";
+  event.members.emplace_back("outcome", result.outcome);
+  event.members.emplace_back("reason", faults.front().text());
+  server_->publish(event);
+  last_reload_failure_ = faults.front().text();
+  systemd_.status("reload rejected: " + last_reload_failure_);
+  done(control::respond(result));
+}
+
+void Runtime::take_log_settings(const config::Log& log) {
+  if (log.output != config_.log.output || log.path != config_.log.path) {
+    spdlog::warn("the new `log.output` takes effect when ostlerd is started again");
+  }
+  config_.log.level = log.level;
+  config_.log.format = log.format;
+  adjust_log(config_.log);
+}
+
+void Runtime::request(const control::Restart& command, const ControlServer::Respond& respond) {
+  if (!command.wait) respond(control::respond(accepted(), 202));
+  const auto finish = [this, respond, command](const core::Reply& reply) {
+    if (!command.wait) return;
+    if (auto refused = refusal(reply, command.pool, 0)) return respond(*refused);
+    respond(control::respond(reload_result(reply)));
+  };
+  enqueue(core::RestartRequested{begin(finish), command.pool});
+}
+
+void Runtime::request(const control::Scale& command, const ControlServer::Respond& respond) {
+  core::ScaleRequested event;
+  event.pool = command.pool;
+  event.value = command.value;
+  switch (command.kind) {
+    case control::ScaleKind::kSet:
+      break;
+    case control::ScaleKind::kAdd:
+      event.kind = core::ScaleKind::kAdd;
+      break;
+    case control::ScaleKind::kAutomatic:
+      event.value = automatic_workers(usable_cpus());
+      break;
+    case control::ScaleKind::kReset:
+      event.kind = core::ScaleKind::kReset;
+      break;
+  }
+  event.op = begin([this, respond, pool = command.pool](const core::Reply& reply) {
+    if (auto refused = refusal(reply, pool, 0)) return respond(*refused);
+    answer_pool(pool, respond);
+  });
+  enqueue(std::move(event));
+}
+
+void Runtime::request(const control::WorkerCommand& command,
+                      const ControlServer::Respond& respond) {
+  const core::WorkerId worker = children_.worker_of(command.pid);
+  const auto process = processes_.find(worker);
+  if (process == processes_.end()) {
+    return respond(control::respond(control::no_such_worker(command.pid)));
+  }
+  const auto finish = [this, respond, command,
+                       name = process->second.name()](const core::Reply& reply) {
+    if (auto refused = refusal(reply, "", command.pid)) return respond(*refused);
+    if (reply.outcome == core::Outcome::kFailed) {
+      control::Problem problem =
+          control::conflict("the successor of " + name + " failed; " + name + " was left as it is");
+      if (reply.reason) problem.members.emplace_back("reason", core::describe(*reply.reason));
+      problem.members.emplace_back("output", output_of(reply.worker));
+      return respond(control::respond(problem));
+    }
+    control::Done done;
+    done.outcome = word(command.request);
+    done.members.emplace_back("worker", name);
+    const pid_t pid =
+        command.request == core::WorkerRequest::kRecycle ? pid_of(reply.worker) : command.pid;
+    if (pid > 0) done.members.emplace_back("pid", std::int64_t{pid});
+    respond(control::respond(done));
+  };
+  enqueue(core::WorkerRequested{begin(finish), worker, command.request});
+}
+
+control::ReloadResult Runtime::reload_result(const core::Reply& reply) const {
+  control::ReloadResult result;
+  result.outcome = core::word(reply.outcome);
+  for (const core::Failure& failure : reply.errors) {
+    result.errors.push_back({"", 0, 0, "", core::describe(failure)});
+  }
+  for (const core::PoolOutcome& pool : reply.pools) {
+    control::PoolResult& view = result.pools[pool.pool];
+    view.outcome = core::word(pool.outcome);
+    view.generation = pool.generation;
+    view.replaced = pool.replaced;
+    view.took = std::chrono::duration<double>(pool.took).count();
+    // How many requests a killed worker had in flight only the worker knew.
+    if (pool.cut_off == 0) view.cut = 0;
+    if (!pool.reason) continue;
+    view.reason = core::describe(*pool.reason);
+    view.output = output_of(pool.failed);
+  }
+  return result;
+}
+
+// What is in force: after a rollback, that is not what the file says.
+config::Config Runtime::effective_config() const {
+  config::Config config = config_;
+  config.pools.clear();
+  for (const auto& [id, pool] : core_.state().pools) {
+    const auto launch = launches_.find(pool.plan().launch);
+    if (!pool.removed && launch != launches_.end()) {
+      config.pools.emplace(pool.name, launch->second->pool);
+    }
+  }
+  return config;
+}
+
+}  // namespace ostler::runtime

@@ -1,0 +1,482 @@
+#include "runtime/runtime.hpp"
+
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <boost/asio/post.hpp>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <random>
+#include <stdexcept>
+#include <system_error>
+#include <utility>
+
+#include "core/invariants.hpp"
+#include "core/trace.hpp"
+#include "runtime/clock.hpp"
+#include "runtime/cpus.hpp"
+#include "runtime/limits.hpp"
+#include "runtime/log.hpp"
+
+namespace ostler::runtime {
+namespace {
+
+std::string reason(int error) {
+  return std::generic_category().message(error);
+}
+
+core::Failure listener_failure(const ListenError& error) {
+  core::Failure failure;
+  failure.kind = core::FailureKind::kListener;
+  failure.stage = error.stage;
+  failure.error = error.error;
+  return failure;
+}
+
+// Whether a process has a handler for a signal, by /proc/PID/status.
+bool catches(pid_t pid, int signal) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/status");
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with("SigCgt:")) continue;
+    const auto mask = std::strtoull(line.c_str() + 7, nullptr, 16);
+    return (mask >> static_cast<unsigned>(signal - 1) & 1U) != 0;
+  }
+  return false;
+}
+
+// Every program understands TERM, INT and QUIT. Another signal is only for those who catch it: to
+// others it would mean death or nothing at all, so they get TERM.
+int stop_signal_for(pid_t pid, int wanted) {
+  const bool common = wanted == SIGTERM || wanted == SIGINT || wanted == SIGQUIT;
+  return common || catches(pid, wanted) ? wanted : SIGTERM;
+}
+
+const config::Listener* find_listener(const config::Pool& pool, const std::string& key) {
+  const auto found = std::ranges::find_if(pool.listen, [&](const config::Listener& listener) {
+    return Listeners::key(pool.name, listener) == key;
+  });
+  return found == pool.listen.end() ? nullptr : &*found;
+}
+
+}  // namespace
+
+Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
+                 ControlSocket control, RuntimeOptions options)
+    : context_(context),
+      config_(config),
+      options_(std::move(options)),
+      core_(0),
+      started_(now()),
+      control_(std::move(control)),
+      systemd_(context),
+      listeners_(std::move(options_.inherited)),
+      notify_(
+          context,
+          [this](pid_t sender) {
+            return attribute_sender(sender, [this](pid_t pid) { return children_.worker_of(pid); });
+          },
+          [this](core::WorkerId worker, const Notification& notification) {
+            on_notification(worker, notification);
+          }),
+      children_(context,
+                [this](const core::Exited& event) {
+                  exits_.push_back(event);
+                  schedule();
+                }),
+      probes_(context,
+              [this](core::WorkerId worker) {
+                enqueue(core::WorkerSigned{worker, core::WorkerSign::kReady});
+              }),
+      signals_(context, [this](int signal) { on_signal(signal); }),
+      timer_(context) {
+  const std::uint64_t seed = std::random_device{}();
+  core_ = core::Core(seed);
+  if (!options_.trace.empty()) {
+    trace_.open(options_.trace, std::ios::trunc);
+    if (!trace_) throw std::runtime_error("open " + options_.trace + ": " + reason(errno));
+    record(core::trace_header(seed));
+  }
+  const std::string path = control_.path() + ".notify";
+  if (const int error = notify_.open(path); error != 0) {
+    throw std::runtime_error("bind " + path + ": " + reason(error));
+  }
+  server_.emplace(
+      context, control_.listener(),
+      [this](const control::Command& command, const Peer& peer, ControlServer::Respond respond) {
+        handle(command, peer, std::move(respond));
+      });
+}
+
+Runtime::~Runtime() = default;
+
+int Runtime::run() {
+  enqueue(core::PlanAccepted{{}, make_plans(config_), ""});
+  systemd_.start_watchdog();
+  context_.run();
+  switch (exit_reason_.value_or(core::ExitReason::kStopped)) {
+    case core::ExitReason::kStopped:
+      return 0;
+    case core::ExitReason::kNoListener:
+      return 3;
+    case core::ExitReason::kAllPoolsFailed:
+      return 4;
+  }
+  return 1;
+}
+
+core::Plan Runtime::make_plans(const config::Config& config) {
+  const int automatic = automatic_workers(usable_cpus());
+  std::map<core::LaunchId, std::shared_ptr<const Launch>> launches;
+  core::Plan plan;
+  for (const auto& [name, pool] : config.pools) {
+    const core::LaunchId id{++last_launch_};
+    launches.emplace(id, make_launch(pool));
+    plan.pools.push_back(make_plan(pool, id, automatic));
+  }
+  launches_.merge(launches);
+  return plan;
+}
+
+void Runtime::enqueue(core::Event event) {
+  messages_.push_back(std::move(event));
+  schedule();
+}
+
+void Runtime::schedule() {
+  if (std::exchange(scheduled_, true)) return;
+  boost::asio::post(context_, [this] {
+    scheduled_ = false;
+    turn();
+  });
+}
+
+void Runtime::turn() {
+  if (exit_reason_) return finish_if_over();
+  const core::Time begin = now();
+  if (!exits_.empty()) {
+    // What a worker said before it died counts, and comes first.
+    notify_.drain();
+    for (const core::Exited& exit : exits_) {
+      const auto process = processes_.find(exit.worker);
+      if (process != processes_.end() && process->second.output) process->second.output->drain();
+    }
+  }
+  core::Actions actions;
+  const auto apply = [&](const core::Event& event) {
+    const std::size_t before = actions.size();
+    core_.apply(event, begin, actions);
+    if (!trace_.is_open()) return;
+    record(core::trace_event(begin, event));
+    for (std::size_t i = before; i < actions.size(); ++i) record(core::trace_action(actions[i]));
+  };
+  const auto exits = exits_;
+  for (const core::Event& event : std::exchange(messages_, {})) apply(event);
+  for (const core::Exited& event : exits) apply(event);
+  const std::size_t before = actions.size();
+  const auto next = core_.reconcile(begin, actions);
+  if (trace_.is_open()) {
+    record(core::trace_reconcile(begin));
+    for (std::size_t i = before; i < actions.size(); ++i) record(core::trace_action(actions[i]));
+  }
+  if (!actions.empty()) check_invariants();
+  perform(actions);
+  bury();
+  tell_systemd();
+  arm(next);
+  longest_turn_ = std::max(longest_turn_, now() - begin);
+}
+
+void Runtime::record(const std::string& line) {
+  trace_ << line << std::flush;
+}
+
+// A decision that broke an invariant is worth a report, not the workers' lives: the next reconcile
+// goes on from what is.
+void Runtime::check_invariants() {
+  const std::string broken = core::broken_invariant(core_.state());
+  if (broken.empty()) return;
+  ++invariant_failures_;
+  spdlog::error("broken invariant: {}", broken);
+#ifndef NDEBUG
+  std::abort();
+#endif
+}
+
+void Runtime::arm(std::optional<core::Time> next) {
+  if (next == armed_) return;
+  armed_ = next;
+  if (!next) {
+    timer_.cancel();
+    return;
+  }
+  timer_.expires_at(std::chrono::steady_clock::time_point(next->time_since_epoch()));
+  timer_.async_wait([this](const boost::system::error_code& error) {
+    if (error) return;
+    armed_.reset();
+    enqueue(core::Tick{});
+  });
+}
+
+// Lets go of the processes whose exits the core has heard of, and keeps what they said last.
+void Runtime::bury() {
+  for (const core::Exited& exit : std::exchange(exits_, {})) {
+    const auto found = processes_.find(exit.worker);
+    if (found == processes_.end()) continue;
+    probes_.forget(exit.worker);
+    if (found->second.output) found->second.output->close();
+    remembered_.push_back({exit.worker, found->second.pid, output_of(exit.worker)});
+    if (remembered_.size() > limits::kRemembered) remembered_.pop_front();
+    processes_.erase(found);
+  }
+}
+
+void Runtime::tell_systemd() {
+  const core::ManagerState state = core::manager_state(core_.state());
+  if (state == told_) return;
+  switch (state) {
+    case core::ManagerState::kStarting:
+      break;
+    case core::ManagerState::kRunning:
+      systemd_.ready(last_reload_failure_.empty() ? status_line()
+                                                  : "reload failed: " + last_reload_failure_);
+      break;
+    case core::ManagerState::kReloading:
+      last_reload_failure_.clear();
+      systemd_.reloading();
+      break;
+    case core::ManagerState::kStopping:
+      systemd_.stopping();
+      break;
+  }
+  told_ = state;
+}
+
+void Runtime::on_signal(int signal) {
+  const bool stopping = core_.state().stopping;
+  if (exit_reason_ && signal != SIGCHLD) return children_.kill_strays();  // only they are left
+  switch (signal) {
+    case SIGCHLD:
+      children_.reap();
+      boost::asio::post(context_, [this] {
+        children_.adopt_strays();
+        finish_if_over();
+      });
+      return;
+    case SIGTERM:
+      return enqueue(core::StopRequested{{}, stopping});
+    case SIGINT:
+    case SIGQUIT:
+      return enqueue(core::StopRequested{{}, true});
+    case SIGHUP:
+      return reload("", [](const control::Response&) {});
+    case SIGUSR1:
+      spdlog::info("reopened {} log files", reopen_logs());
+      return;
+    case SIGTTIN:
+    case SIGTTOU:
+      for (const auto& [id, pool] : core_.state().pools) {
+        enqueue(
+            core::ScaleRequested{{}, pool.name, core::ScaleKind::kAdd, signal == SIGTTIN ? 1 : -1});
+      }
+      return;
+    default:
+      spdlog::warn("{}: not available in this version", core::signal_name(signal));
+  }
+}
+
+void Runtime::on_notification(core::WorkerId worker, const Notification& notification) {
+  const auto found = processes_.find(worker);
+  if (found == processes_.end()) return;
+  Process& process = found->second;
+  if (notification.status) process.status = *notification.status;
+  if (notification.error) {
+    spdlog::warn("{}[{}] reports: {}", process.name(), process.pid, reason(*notification.error));
+  }
+  const auto sign = [&](core::WorkerSign what) { enqueue(core::WorkerSigned{worker, what}); };
+  const bool timed = process.launch->pool.ready.mode == config::ReadyMode::kAfter;
+  if (notification.ready && !timed) sign(core::WorkerSign::kReady);
+  if (notification.watchdog) sign(core::WorkerSign::kHeartbeat);
+  if (notification.extend) enqueue(core::TimeoutExtended{worker, *notification.extend});
+  if (notification.stopping) sign(core::WorkerSign::kStopping);
+  if (notification.trigger) sign(core::WorkerSign::kTrigger);
+}
+
+void Runtime::perform(const core::Actions& actions) {
+  for (const core::Action& action : actions) {
+    std::visit([this](const auto& what) { perform(what); }, action);
+  }
+}
+
+void Runtime::perform(const core::OpenListener& action) {
+  const auto launch = launches_.at(action.launch);
+  const config::Listener* listener = find_listener(launch->pool, action.key);
+  ListenError error;
+  if (listeners_.open(action.key, *listener, error)) {
+    const ListenerFigures figures = listeners_.figures(action.key);
+    spdlog::info("listening on {}", figures.address);
+    if (figures.backlog_limit >= 0 && figures.backlog_limit < listener->backlog) {
+      spdlog::warn("{}: the kernel cut the backlog from {} to {} (net.core.somaxconn)",
+                   figures.address, listener->backlog, figures.backlog_limit);
+    }
+    return enqueue(core::ListenerOpened{action.key});
+  }
+  // The workers of a manager that was killed may still drain, with the address in their hands.
+  const bool patient = error.error == EADDRINUSE && !core_.state().configured &&
+                       now() < started_ + limits::kBindPatience;
+  if (!patient) {
+    const core::Failure failure = listener_failure(error);
+    spdlog::error("{}", core::describe(failure));
+    return enqueue(core::ListenerFailed{action.key, failure});
+  }
+  auto timer = std::make_shared<boost::asio::steady_timer>(context_, limits::kBindAgain);
+  timer->async_wait([this, timer, action](const boost::system::error_code&) {
+    if (launches_.contains(action.launch)) perform(action);
+  });
+}
+
+void Runtime::perform(const core::CloseListener& action) {
+  spdlog::info("closing {}", listeners_.figures(action.key).address);
+  listeners_.close(action.key);
+}
+
+// A pipe for what the worker writes, or what else its `output` asks for.
+void Runtime::open_output(Process& process, SpawnRequest& request, UniqueFd& end) {
+  const config::Output& output = process.launch->pool.output;
+  if (output.mode == config::OutputMode::kInherit) return;
+  if (output.mode == config::OutputMode::kNull) {
+    end = UniqueFd(::open("/dev/null", O_WRONLY | O_CLOEXEC));
+  } else {
+    std::array<int, 2> pipe{};
+    if (::pipe2(pipe.data(), O_CLOEXEC) != 0) {
+      throw std::system_error(errno, std::generic_category(), "pipe");
+    }
+    UniqueFd reading(pipe[0]);
+    end = UniqueFd(pipe[1]);
+    ::fcntl(reading.get(), F_SETFL, O_NONBLOCK);
+    process.output = std::make_shared<WorkerOutput>(context_, std::move(reading));
+  }
+  request.stdout_fd = end.get();
+  request.stderr_fd = end.get();
+}
+
+void Runtime::perform(const core::Spawn& action) {
+  Process process;
+  process.pool = action.pool_name;
+  process.slot = action.slot;
+  process.generation = action.generation;
+  process.launch = launches_.at(action.launch);
+  UniqueFd output_end;
+  SpawnResult spawned;
+  try {
+    SpawnRequest request = make_spawn_request(
+        *process.launch,
+        {action.pool_name, action.slot, action.generation, notify_.path(), options_.environment},
+        listeners_);
+    if (!request.umask) request.umask = options_.umask;
+    request.open_files = options_.open_files;
+    open_output(process, request, output_end);
+    spawned = spawn(request);
+  } catch (const std::system_error& error) {
+    spawned.stage = "pipe";
+    spawned.error = error.code().value();
+  }
+  if (spawned.pid < 0) {
+    return enqueue(core::SpawnFailed{action.worker, spawned.stage, spawned.error});
+  }
+  process.pid = spawned.pid;
+  Child child;
+  child.worker = action.worker;
+  child.name = process.name();
+  child.pidfd = std::move(spawned.pidfd);
+  child.stop_signal = stop_signal_for(process.pid, process.launch->pool.stop_signal);
+  child.stop_timeout = process.launch->pool.timeouts.stop;
+  children_.add(process.pid, std::move(child));
+  if (process.output) {
+    const config::Output& output = process.launch->pool.output;
+    const std::string name = process.name() + "[" + std::to_string(process.pid) + "]";
+    process.output->start(output.mode == config::OutputMode::kFile ? file_logger(output.path)
+                                                                   : worker_logger(name));
+  }
+  watch_readiness(action.worker, process);
+  processes_.emplace(action.worker, std::move(process));
+  enqueue(core::Spawned{action.worker});
+}
+
+void Runtime::watch_readiness(core::WorkerId worker, const Process& process) {
+  const config::Pool& pool = process.launch->pool;
+  if (pool.ready.mode != config::ReadyMode::kAuto || pool.listen.empty()) return;
+  std::vector<ino_t> inodes;
+  for (const config::Listener& listener : pool.listen) {
+    inodes.push_back(listeners_.inode(Listeners::key(pool.name, listener)));
+  }
+  probes_.watch(worker, process.pid, std::move(inodes));
+}
+
+void Runtime::perform(const core::SignalWorker& action) {
+  const auto found = processes_.find(action.worker);
+  if (found == processes_.end()) return;
+  const Process& process = found->second;
+  int signal = SIGKILL;
+  switch (action.kind) {
+    case core::SignalKind::kStop:
+      signal = stop_signal_for(process.pid, process.launch->pool.stop_signal);
+      break;
+    case core::SignalKind::kAbort:
+      signal = SIGABRT;
+      break;
+    case core::SignalKind::kKill:
+      break;
+  }
+  const int error = children_.signal(process.pid, signal);
+  if (error != 0 && error != ESRCH) {
+    spdlog::error("send {} to {}[{}]: {}", core::signal_name(signal), process.name(), process.pid,
+                  reason(error));
+  }
+}
+
+void Runtime::perform(const core::DropLaunch& action) {
+  launches_.erase(action.launch);
+}
+
+void Runtime::perform(const core::Reply& action) {
+  auto finish = operations_.extract(action.op);
+  if (!finish.empty()) finish.mapped()(action);
+}
+
+void Runtime::perform(const core::ExitManager& action) {
+  exit_reason_ = action.reason;
+  if (core_.state().stopping_now) children_.kill_strays();
+  finish_if_over();
+}
+
+// After the last worker: its stragglers, and the answers that are still on their way.
+void Runtime::finish_if_over() {
+  if (!exit_reason_ || children_.has_strays()) return;
+  if (!std::exchange(farewell_, true)) {
+    server_->shut_down([this] {
+      server_down_ = true;
+      schedule();
+    });
+    arm(now() + limits::kFarewell);
+    return;
+  }
+  if (server_down_ || !armed_) context_.stop();
+}
+
+void Runtime::adjust_listeners(const std::string& name) {
+  const core::Pool* pool = core::find_pool(core_.state(), name);
+  const auto launch = pool == nullptr ? launches_.end() : launches_.find(pool->plan().launch);
+  if (launch == launches_.end()) return;
+  for (const config::Listener& listener : launch->second->pool.listen) {
+    ListenError error;
+    if (!listeners_.adjust(Listeners::key(name, listener), listener, error)) {
+      spdlog::error("{}: {}", error.stage, reason(error.error));
+    }
+  }
+}
+
+}  // namespace ostler::runtime

@@ -1,0 +1,182 @@
+// The shell: turns what happens into the core's events, and the core's actions into system calls.
+//
+// One thread, one queue, one timer. Whatever happens is put into the queue; a turn of the loop
+// hands the batch to the core (messages first, exits last), performs the actions it answers with
+// and arms the timer for when it wants to be asked again. Nothing here decides anything about
+// workers: that is the core's.
+//
+// runtime.cpp is the loop and the actions, requests.cpp the control API, report.cpp logs and
+// events, status.cpp the figures.
+#pragma once
+
+#include <sys/resource.h>
+#include <sys/types.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <cstdint>
+#include <deque>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/src/load.hpp"
+#include "control/messages.hpp"
+#include "core/core.hpp"
+#include "runtime/child_watch.hpp"
+#include "runtime/control_server.hpp"
+#include "runtime/control_socket.hpp"
+#include "runtime/launch.hpp"
+#include "runtime/listeners.hpp"
+#include "runtime/notify_socket.hpp"
+#include "runtime/output.hpp"
+#include "runtime/probes.hpp"
+#include "runtime/signals.hpp"
+#include "runtime/systemd.hpp"
+#include "runtime/usage.hpp"
+
+namespace ostler::runtime {
+
+// What the manager was started with and the configuration does not say.
+struct RuntimeOptions {
+  std::function<config::Loaded()> load;            // reads the configuration again, for a reload
+  std::multimap<std::string, UniqueFd> inherited;  // sockets from systemd
+  std::vector<std::string> environment;            // as the manager got it, "KEY=VALUE"
+  std::optional<rlimit> open_files;                // RLIMIT_NOFILE as the manager got it
+  mode_t umask = 022;                              // as the manager got it
+  std::string trace;                               // record the core's trace here; "": no
+};
+
+class Runtime {
+ public:
+  // `config` has been validated. The control socket is open and ours.
+  Runtime(boost::asio::io_context& context, const config::Config& config, ControlSocket control,
+          RuntimeOptions options);
+  ~Runtime();
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+
+  // Starts the pools and works until the manager has stopped. Returns the exit code (SPEC 11).
+  // Throws std::runtime_error if it cannot begin.
+  int run();
+
+ private:
+  // A worker's process: what the core does not know of it.
+  struct Process {
+    std::string pool;
+    int slot = 0;
+    core::Generation generation = 0;
+    pid_t pid = 0;
+    std::shared_ptr<const Launch> launch;
+    std::shared_ptr<WorkerOutput> output;
+    std::optional<std::string> status;
+    Usage usage;
+    std::optional<core::Time> measured;
+    [[nodiscard]] std::string name() const { return pool + "." + std::to_string(slot); }
+  };
+  // What a dead worker left for the answers that name it.
+  struct Remembered {
+    core::WorkerId worker;
+    pid_t pid = 0;
+    std::vector<std::string> output;
+  };
+  using Finish = std::function<void(const core::Reply&)>;
+
+  // runtime.cpp: the loop.
+  void enqueue(core::Event event);
+  void schedule();
+  void turn();
+  void record(const std::string& line);
+  void arm(std::optional<core::Time> next);
+  void check_invariants();
+  void tell_systemd();
+  void bury();
+  void finish_if_over();
+  void on_signal(int signal);
+  void on_notification(core::WorkerId worker, const Notification& notification);
+  core::Plan make_plans(const config::Config& config);
+
+  // runtime.cpp: the actions.
+  void perform(const core::Actions& actions);
+  void perform(const core::OpenListener& action);
+  void perform(const core::CloseListener& action);
+  void perform(const core::Spawn& action);
+  void perform(const core::SignalWorker& action);
+  void perform(const core::DropLaunch& action);
+  void perform(const core::Note& action);  // report.cpp
+  void perform(const core::Reply& action);
+  void perform(const core::ExitManager& action);
+  void open_output(Process& process, SpawnRequest& request, UniqueFd& end);
+  void watch_readiness(core::WorkerId worker, const Process& process);
+  void adjust_listeners(const std::string& pool);
+
+  // requests.cpp
+  void handle(const control::Command& command, const Peer& peer, ControlServer::Respond respond);
+  void request(const control::Reload& command, const ControlServer::Respond& respond);
+  void request(const control::Restart& command, const ControlServer::Respond& respond);
+  void request(const control::Scale& command, const ControlServer::Respond& respond);
+  void request(const control::WorkerCommand& command, const ControlServer::Respond& respond);
+  void reload(const std::string& only, const ControlServer::Respond& done);
+  void reject(const std::vector<config::Fault>& faults, const ControlServer::Respond& done);
+  void take_log_settings(const config::Log& log);
+  core::OperationId begin(Finish finish);
+  control::ReloadResult reload_result(const core::Reply& reply) const;
+  void answer_pool(const std::string& name, const ControlServer::Respond& respond);
+  config::Config effective_config() const;
+
+  // report.cpp
+  void log_note(const core::Note& note) const;
+  control::EventView event_of(const core::Note& note) const;
+  pid_t pid_of(core::WorkerId worker) const;
+  std::vector<std::string> output_of(core::WorkerId worker) const;
+  std::string status_line() const;
+
+  // status.cpp
+  control::StatusView status_view();
+  control::PoolView pool_view(const core::Pool& pool);
+  control::WorkerView worker_view(const core::Worker& worker) const;
+  void measure_workers();
+
+  boost::asio::io_context& context_;
+  config::Config config_;
+  RuntimeOptions options_;
+  core::Core core_;
+  core::Time started_;
+  std::ofstream trace_;
+
+  ControlSocket control_;
+  Systemd systemd_;
+  Listeners listeners_;
+  NotifySocket notify_;
+  ChildWatch children_;
+  Probes probes_;
+  Signals signals_;
+  std::optional<ControlServer> server_;
+  boost::asio::steady_timer timer_;
+  std::optional<core::Time> armed_;
+
+  std::vector<core::Event> messages_;
+  std::vector<core::Exited> exits_;
+  bool scheduled_ = false;
+  core::Duration longest_turn_{};
+  std::uint64_t invariant_failures_ = 0;
+  core::ManagerState told_ = core::ManagerState::kStarting;
+  std::string last_reload_failure_;
+
+  std::map<core::WorkerId, Process> processes_;
+  std::deque<Remembered> remembered_;
+  std::map<core::LaunchId, std::shared_ptr<const Launch>> launches_;
+  std::uint64_t last_launch_ = 0;
+  std::map<core::OperationId, Finish> operations_;
+  std::uint64_t last_operation_ = 0;
+  core::WorkerId measure_from_;
+  std::optional<core::ExitReason> exit_reason_;
+  bool farewell_ = false;
+  bool server_down_ = false;
+};
+
+}  // namespace ostler::runtime

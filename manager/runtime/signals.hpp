@@ -1,0 +1,26 @@
+// The manager's signals, from a signalfd: nothing runs in a handler.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <functional>
+
+namespace ostler::runtime {
+
+// Blocks the signals that Signals delivers, and ignores SIGPIPE. To be called first of all in main,
+// before any thread exists.
+void block_signals();
+
+class Signals {
+ public:
+  // `deliver(signal)` is called from the loop. Throws std::system_error.
+  Signals(boost::asio::io_context& context, std::function<void(int)> deliver);
+
+ private:
+  void wait();
+
+  boost::asio::posix::stream_descriptor descriptor_;
+  std::function<void(int)> deliver_;
+};
+
+}  // namespace ostler::runtime

@@ -1,0 +1,128 @@
+// The figures of GET /v1/status: the core's state, and what the kernel knows of the processes.
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "runtime/clock.hpp"
+#include "runtime/limits.hpp"
+#include "runtime/runtime.hpp"
+
+namespace ostler::runtime {
+namespace {
+
+double seconds(core::Duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+
+std::optional<std::int64_t> known(std::int64_t value) {
+  return value < 0 ? std::nullopt : std::optional(value);
+}
+
+}  // namespace
+
+// Measures workers whose figures are old, one after the other, for a bounded time: in a pool of
+// thousands one answer shows some of them as they were a few answers ago.
+void Runtime::measure_workers() {
+  const core::Time begin = now();
+  auto next = processes_.upper_bound(measure_from_);
+  for (std::size_t left = processes_.size(); left > 0; --left) {
+    if (next == processes_.end()) next = processes_.begin();
+    Process& process = next->second;
+    measure_from_ = next->first;
+    ++next;
+    if (process.measured && now() - *process.measured < limits::kSampleAge) continue;
+    process.usage = measure_usage(process.pid);
+    process.measured = now();
+    if (now() - begin > limits::kSampleTurn) return;
+  }
+}
+
+control::StatusView Runtime::status_view() {
+  measure_workers();
+  control::StatusView view;
+  view.version = OSTLER_VERSION;
+  view.pid = ::getpid();
+  view.state = core::word(core::manager_state(core_.state()));
+  view.uptime = seconds(now() - started_);
+  if (!config_.file.empty()) view.config = config_.file;
+  view.notify_rejected = notify_.rejected();
+  view.ignored_events = core_.state().ignored;
+  view.loop_turn_max = seconds(longest_turn_);
+  for (const auto& [id, pool] : core_.state().pools) {
+    // A pool that was removed may share its name with the one that came after it.
+    if (core::find_pool(core_.state(), pool.name) == &pool) {
+      view.pools.emplace(pool.name, pool_view(pool));
+    }
+  }
+  return view;
+}
+
+control::PoolView Runtime::pool_view(const core::Pool& pool) {
+  control::PoolView view;
+  view.state = core::word(core::pool_state(core_.state(), pool));
+  view.generation = pool.desired;
+  view.accept = "shared";
+  view.spawn = "exec";
+  view.target = pool.target();
+  view.ready = pool.count_ready();
+  view.starting = pool.count_starting();
+  view.draining = pool.count_leaving();
+  view.workers_configured = pool.plan().workers;
+  view.scaled = pool.scaled.has_value();
+  view.restarts = pool.restarts;
+  view.reloads = pool.reloads;
+  const auto launch = launches_.find(pool.plan().launch);
+  if (launch != launches_.end()) {
+    for (const config::Listener& listener : launch->second->pool.listen) {
+      const ListenerFigures figures = listeners_.figures(Listeners::key(pool.name, listener));
+      view.listeners.push_back(
+          {listener.name, figures.address, known(figures.backlog), known(figures.backlog_limit)});
+    }
+  }
+  if (pool.rollout) {
+    view.rollout =
+        control::RolloutView{pool.rollout->to, pool.rollout->replaced, pool.rollout->rolling_back};
+  }
+  core::Time retry = core::Time::max();
+  if (pool.rollout && pool.rollout->retry_at) retry = *pool.rollout->retry_at;
+  for (const auto& [number, slot] : pool.slots) {
+    if (slot.retry_at) retry = std::min(retry, *slot.retry_at);
+  }
+  if (retry != core::Time::max()) view.backing_off = std::max(0.0, seconds(retry - now()));
+  if (pool.last_error) {
+    const core::LastError& error = *pool.last_error;
+    control::ErrorView& last = view.last_error.emplace();
+    last.message =
+        pool.name + "." + std::to_string(error.slot) + " " + core::describe(error.failure);
+    last.time = std::chrono::system_clock::now() -
+                std::chrono::duration_cast<std::chrono::system_clock::duration>(now() - error.at);
+    if (error.slot >= 0) last.slot = error.slot;
+    if (const pid_t pid = pid_of(error.worker); pid > 0) last.pid = pid;
+    last.generation = error.generation;
+    last.output = output_of(error.worker);
+  }
+  for (const auto& [id, worker] : pool.workers) view.workers.push_back(worker_view(worker));
+  std::ranges::stable_sort(view.workers, {}, &control::WorkerView::slot);
+  for (control::WorkerView& worker : view.workers) {
+    worker.worker = pool.name + "." + std::to_string(worker.slot);
+  }
+  return view;
+}
+
+control::WorkerView Runtime::worker_view(const core::Worker& worker) const {
+  control::WorkerView view;
+  view.slot = worker.slot;
+  view.generation = worker.generation;
+  view.state = core::word(worker.state);
+  view.uptime = seconds(now() - worker.started);
+  if (worker.last_beat) view.heartbeat_age = seconds(now() - *worker.last_beat);
+  const auto process = processes_.find(worker.id);
+  if (process == processes_.end()) return view;
+  view.pid = process->second.pid;
+  view.memory = process->second.usage.memory;
+  view.cpu = process->second.usage.cpu;
+  view.status = process->second.status;
+  return view;
+}
+
+}  // namespace ostler::runtime
