@@ -1,0 +1,37 @@
+"""The configurations that the documentation shows are configurations."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ostler import BIN
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+EXAMPLES = [pytest.param(block, id=f"{page.name}-{number}")
+            for page in PAGES
+            for number, block in enumerate(BLOCK.findall(page.read_text()))
+            if re.search(r"^pools:", block, re.MULTILINE)]
+
+# What an example may lack on the machine that runs the tests: the application itself.
+ABSENT = re.compile(r"no such|not found|does not exist|No such file", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("block", EXAMPLES)
+def test_every_configuration_in_the_documentation_is_valid(block, tmp_path):
+    config = tmp_path / "ostler.yaml"
+    config.write_text(block)
+    config.chmod(0o600)
+    check = subprocess.run([BIN / "ostlerd", "--check", "--config", config],
+                           capture_output=True, text=True, timeout=20)
+    faults = [line for line in check.stderr.splitlines()
+              if line.startswith(str(config)) and not ABSENT.search(line)]
+    assert check.returncode in (0, 2), check.stderr
+    assert not faults, "\n".join(faults)
+
+
+def test_the_documentation_shows_configurations():
+    assert len(EXAMPLES) >= 5

@@ -1,0 +1,176 @@
+"""Sockets: every kind, who may use them, and what happens when nobody accepts."""
+
+import os
+import socket
+import stat
+import threading
+
+import pytest
+
+from control import connect, fetch
+from ostler import ANY_PORT, example, program, scripted
+from processes import eventually
+from test_rollback import free_port
+
+# Puts socket 3 (and 4) where systemd puts them, with this process's pid, and becomes ostlerd.
+ACTIVATE = """
+import os, sys
+numbers = [int(n) for n in sys.argv[1].split(",")]
+high = [os.dup2(n, 100 + n) for n in numbers]
+for place, number in enumerate(high): os.dup2(number, 3 + place)
+for number in high: os.close(number)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(numbers)),
+                  LISTEN_FDNAMES=sys.argv[2])
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+        return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="needs IPv6 on the loopback")
+def test_ipv6(manager, load):
+    one = manager({"web": example(listen=["tcp://[::1]:0"])})
+    assert one.address().startswith("tcp://[::1]:")
+    clients = load(one.address(), clients=2)
+    assert one.reload()["outcome"] == "reloaded"
+    assert clients.stop()["lost"] == 0
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="needs IPv6 on the loopback")
+@pytest.mark.parametrize("only", [True, False])
+def test_v6only(manager, only):
+    one = manager({"web": scripted(listen=[{"address": "tcp://[::]:0", "v6only": only}])})
+    port = one.address().rsplit(":", 1)[1]
+    assert fetch(f"tcp://[::1]:{port}")[0] == 200
+    if only:
+        with pytest.raises(ConnectionRefusedError):
+            connect(f"tcp://127.0.0.1:{port}")
+    else:
+        assert fetch(f"tcp://127.0.0.1:{port}")[0] == 200
+
+
+def test_a_unix_socket_with_a_mode(manager):
+    one = manager(start=False)
+    path = one.directory / "web.sock"
+    one.config["pools"]["web"] = scripted(listen=[{"address": f"unix://{path}", "mode": "0640"}])
+    one.write().start()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert one.fetch()[0] == 200
+    assert one.stop() == 0
+    assert not path.exists()
+
+
+@pytest.mark.root
+def test_a_unix_socket_with_an_owner(manager):
+    one = manager(start=False)
+    path = one.directory / "web.sock"
+    one.config["pools"]["web"] = scripted(
+        listen=[{"address": f"unix://{path}", "user": "nobody", "group": "tty", "mode": "0600"}])
+    one.write().start()
+    assert path.owner() == "nobody" and path.group() == "tty"
+
+
+def test_a_stale_unix_socket_is_replaced_and_a_living_one_is_not(manager):
+    one = manager(start=False)
+    path = one.directory / "web.sock"
+    one.config["pools"]["web"] = scripted(listen=[f"unix://{path}"])
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    one.write().start()
+    assert one.fetch()[0] == 200
+    two = manager({"web": scripted(listen=[f"unix://{path}"])}, start=False).launch()
+    assert two.wait() == 3
+    assert one.fetch()[0] == 200
+
+
+def test_an_abstract_socket(manager):
+    one = manager(start=False)
+    name = f"unix:@{one.directory.name}"
+    one.config["pools"]["web"] = scripted(listen=[name])
+    one.write().start()
+    assert one.address() == name
+    assert one.fetch()[0] == 200
+
+
+def test_sockets_that_systemd_handed_over_are_found_by_name(manager):
+    with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
+        tcp.bind(("127.0.0.1", 0))
+        tcp.listen(5)
+        unix.bind(b"\0ostler-test-%d" % os.getpid())
+        unix.listen(5)
+        one = manager(
+            {"web": scripted(listen=["inherit:public", {"address": ANY_PORT, "name": "extra"}]),
+             "admin": scripted(listen=[{"address": "inherit:admin", "name": "renamed"}])},
+            prefix=["/usr/bin/python3", "-I", "-S", "-c", ACTIVATE,
+                    f"{unix.fileno()},{tcp.fileno()}", "admin:public"],
+            pass_fds=(tcp.fileno(), unix.fileno()))
+        port = tcp.getsockname()[1]
+    assert fetch(f"tcp://127.0.0.1:{port}", "/pid")[1].strip() == str(one.pids("web")[0])
+    admin = fetch(f"unix:@ostler-test-{os.getpid()}", "/env")[1]
+    assert '"LISTEN_FDNAMES":"renamed"' in admin
+    assert one.reload()["outcome"] == "reloaded"
+    assert fetch(f"tcp://127.0.0.1:{port}")[0] == 200
+
+
+def test_a_socket_that_systemd_did_not_hand_over_is_missed(manager):
+    one = manager({"web": scripted(listen=["inherit:nothing"])}, start=False).launch()
+    assert one.wait() == 3
+    assert "inherit:nothing" in one.log()
+
+
+def test_an_address_in_use_ends_the_start_with_code_three(manager):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = "tcp://127.0.0.1:%d" % taken.getsockname()[1]
+        one = manager({"web": scripted(listen=[address])}, start=False).launch()
+        assert one.wait() == 3
+    assert address in one.log() and "Address already in use" in one.log()
+
+
+def test_who_connects_while_no_worker_is_ready_waits_and_is_answered(manager):
+    port = free_port()
+    one = manager({"web": scripted("--start-delay", 600, listen=[f"tcp://127.0.0.1:{port}"])},
+                  start=False).launch()
+    eventually(lambda: "listening on" in one.log())
+    assert fetch(f"tcp://127.0.0.1:{port}")[0] == 200
+    assert one.pool()["restarts"] == 0
+
+
+def test_who_connects_to_a_pool_scaled_to_zero_waits_for_the_next_worker(manager):
+    one = manager({"web": example(workers=0)})
+    answers = []
+    clients = [threading.Thread(target=lambda: answers.append(one.fetch()[0])) for _ in range(5)]
+    for client in clients:
+        client.start()
+    eventually(lambda: one.pool()["listeners"][0]["backlog"] == 5, what="five in the queue")
+    assert not answers
+    assert one.post("/v1/pools/web/scale", {"workers": 1}).status == 200
+    for client in clients:
+        client.join(10)
+    assert answers == [200] * 5
+
+
+def test_a_name_is_resolved(manager):
+    one = manager({"web": scripted(listen=["tcp://localhost:0"])})
+    assert one.fetch()[0] == 200
+
+
+def test_the_backlog_is_as_configured(manager):
+    one = manager({"web": scripted(listen=[{"address": ANY_PORT, "backlog": 7}])})
+    assert one.pool()["listeners"][0]["backlog_limit"] == 7
+
+
+def test_a_pool_may_have_many_listeners(manager):
+    one = manager({"web": {**scripted(), "command": [program("ostler-example-http")],
+                           "listen": [ANY_PORT] * 20}})
+    addresses = {listener["address"] for listener in one.pool()["listeners"]}
+    assert len(addresses) == 20
+    assert {fetch(address)[0] for address in addresses} == {200}

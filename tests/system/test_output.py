@@ -1,0 +1,131 @@
+"""What workers write, and where it goes; the manager's own log."""
+
+import json
+import signal
+import time
+
+import pytest
+
+from ostler import example, scripted, shell
+from processes import eventually
+
+
+def lines_of(one, text):
+    return [line for line in one.log().splitlines() if text in line]
+
+
+def test_each_line_is_in_the_log_with_pool_slot_and_pid(manager):
+    one = manager({"web": scripted("--print", "hello", workers=2)})
+    eventually(lambda: len(lines_of(one, ": hello")) == 2)
+    said = {line.split(" ", 1)[1] for line in lines_of(one, ": hello")}
+    assert said == {f"info web.{worker['slot']}[{worker['pid']}]: hello"
+                    for worker in one.workers()}
+
+
+def test_each_line_is_a_json_object_if_asked_for(manager):
+    one = manager({"web": scripted("--print", 'say "hi"')}, log={"format": "json"})
+    eventually(lambda: lines_of(one, "hi"))
+    records = [json.loads(line) for line in one.log().splitlines()]
+    said, = [record for record in records if "hi" in record["message"]]
+    worker = one.workers()[0]
+    assert said["message"] == 'say "hi"' and said["level"] == "info"
+    assert (said["pool"], said["slot"], said["pid"]) == ("web", 0, worker["pid"])
+    assert all(record["time"].endswith("Z") for record in records)
+
+
+def test_both_stdout_and_stderr_are_forwarded_even_without_a_line_end(manager):
+    one = manager({"web": shell("echo out; echo err >&2; printf unfinished; exec sleep 1000",
+                                ready={"after": "50ms"})})
+    eventually(lambda: lines_of(one, "]: out") and lines_of(one, "]: err"))
+    one.ctl("kill", "web.0")
+    eventually(lambda: lines_of(one, "]: unfinished"))
+
+
+def test_control_bytes_are_escaped(manager):
+    one = manager({"web": shell(r"printf 'a\033[31mb\001\tc\rd\r\n\377\n'; exec sleep 1000",
+                                ready={"after": "50ms"})})
+    eventually(lambda: lines_of(one, "]: a"))
+    assert lines_of(one, r"]: a\x1b[31mb\x01" + "\tc" + r"\x0dd")
+    text = one.log_file.read_bytes()
+    assert b"\x1b" not in text and b"\x01" not in text and b"\r" not in text
+
+
+@pytest.mark.parametrize("log", ["text", "json"])
+def test_very_long_lines_are_cut_into_several(manager, log):
+    script = "head -c 100000 /dev/zero | tr '\\0' x; echo; exec sleep 1000"
+    one = manager({"web": shell(script, ready={"after": "50ms"})}, log={"format": log})
+    eventually(lambda: sum(line.count("x") for line in lines_of(one, "xxx")) >= 100_000)
+    assert all(len(line) < 8192 + 200 for line in one.log().splitlines())
+    assert sum(line.count("x") for line in lines_of(one, "xxx")) == 100_000
+
+
+def test_a_worker_that_floods_does_not_stop_the_others(manager):
+    flood = {"command": ["yes", "y" * 200], "workers": 2, "ready": {"after": "10ms"}}
+    one = manager({"flood": flood, "web": example(workers=1)})
+    times = []
+    for _ in range(30):
+        begin = time.monotonic()
+        assert one.get("/v1/status").status == 200
+        assert one.fetch()[0] == 200
+        times.append(time.monotonic() - begin)
+    assert sorted(times)[15] < 0.2, times  # the one in the middle: three processes are busy
+    assert one.reload("web")["outcome"] == "reloaded"
+
+
+def test_the_last_lines_of_a_worker_are_kept_for_the_report(manager):
+    one = manager({"web": scripted()})
+    one.config["pools"]["web"]["command"] = [
+        "/bin/sh", "-c", "for i in $(seq 100); do echo line $i; done; exit 1"]
+    answer = one.write().reload()
+    output = answer["pools"]["web"]["output"]
+    assert output[-1] == "line 100" and 10 <= len(output) <= 50
+    assert output == [f"line {n}" for n in range(101 - len(output), 101)]
+
+
+def ticking(**keys):
+    return shell("i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.02; done",
+                 ready={"after": "50ms"}, timeouts={"stop": "1s"}, **keys)
+
+
+def rotated(one, path, reopen):
+    """Moves the file away, and has it made anew."""
+    eventually(lambda: path.exists() and path.stat().st_size > 0)
+    path.rename(str(path) + ".1")
+    reopen(one)
+    eventually(lambda: path.exists() and path.stat().st_size > 0, what="a new file")
+
+
+REOPEN = {"USR1": lambda one: one.signal(signal.SIGUSR1),
+          "ostlerctl": lambda one: one.ctl("reopen")}
+
+
+@pytest.mark.parametrize("how", REOPEN)
+def test_output_to_a_file_that_is_opened_anew(manager, how):
+    one = manager(start=False)
+    path = one.directory / "app.log"
+    one.config["pools"]["web"] = ticking(output=str(path))
+    one.write().start()
+    rotated(one, path, REOPEN[how])
+    assert path.read_text().startswith("tick ")
+    assert not lines_of(one, "]: tick")
+
+
+@pytest.mark.parametrize("how", REOPEN)
+def test_the_log_may_be_a_file_that_is_opened_anew(manager, how):
+    one = manager({"web": ticking()}, start=False)
+    path = one.directory / "manager.log"
+    one.config["log"] = {"output": str(path), "level": "debug"}
+    one.write().start()
+    assert "ostlerd" in path.read_text()
+    rotated(one, path, REOPEN[how])
+    eventually(lambda: "]: tick" in path.read_text())
+
+
+def test_the_level_of_the_log_can_change_with_a_reload(manager):
+    one = manager({"web": scripted()}, log={"level": "error"})
+    assert "listening" not in one.log()
+    one.config["log"] = {"level": "debug", "format": "json"}
+    assert one.write().reload()["outcome"] == "reloaded"
+    assert one.reload()["outcome"] == "reloaded"
+    eventually(lambda: any(json.loads(line)["level"] == "debug"
+                           for line in one.log().splitlines() if line.startswith("{")))

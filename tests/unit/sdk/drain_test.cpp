@@ -1,0 +1,296 @@
+// A worker that is asked to stop loses no request.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "example.hpp"
+
+namespace ostler::test {
+namespace {
+
+// Clients in a closed loop, each on a thread of its own: a connection is used until the answer says
+// that it is closed, then there is another. Every request must be answered.
+class Load {
+ public:
+  Load(const Listener& listener, int clients, const std::string& fields)
+      : listener_(listener), request_(get("/pid", fields)) {
+    for (int i = 0; i < clients; ++i) threads_.emplace_back([this] { run(); });
+  }
+  ~Load() { stop(); }
+  Load(const Load&) = delete;
+  Load& operator=(const Load&) = delete;
+
+  // Returns when so many more requests were answered.
+  void answered_more(long count) const {
+    const long until = answered + count;
+    const auto deadline = std::chrono::steady_clock::now() + kPatience;
+    while (answered < until) {
+      if (std::chrono::steady_clock::now() > deadline) throw std::runtime_error("no answers");
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));  // NOLINT(sleep): looks again
+    }
+  }
+
+  void stop() {
+    stopped_ = true;
+    for (auto& thread : threads_) thread.join();
+    threads_.clear();
+  }
+
+  std::atomic<long> answered{0};
+  std::atomic<long> failed{0};
+
+ private:
+  void run() {
+    while (!stopped_) {
+      try {
+        Client client(listener_);
+        while (!stopped_) {
+          client.send(request_);
+          const auto reply = client.receive();
+          if (!reply || reply->status != 200) {
+            ++failed;
+            break;
+          }
+          ++answered;
+          if (!reply->keeps_alive()) break;
+        }
+      } catch (const std::exception&) {
+        ++failed;
+      }
+    }
+  }
+
+  const Listener& listener_;
+  const std::string request_;
+  std::atomic<bool> stopped_{false};
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace
+
+TEST_CASE("workers are replaced under load and every request is answered") {
+  for (const auto family : {Listener::Family::kTcp, Listener::Family::kUnix}) {
+    for (const char* fields : {"", "Connection: close\r\n"}) {
+      CAPTURE(fields);
+      const Listener listener(family);
+      auto worker = std::make_unique<Example>(listener);
+      Load load(listener, 4, fields);
+      for (int replaced = 0; replaced < 5; ++replaced) {
+        load.answered_more(100);
+        auto successor = std::make_unique<Example>(listener);
+        worker->stop();
+        CHECK(worker->wait() == 0);
+        worker = std::move(successor);
+      }
+      load.answered_more(100);
+      load.stop();
+      CHECK(load.failed == 0);
+    }
+  }
+}
+
+TEST_CASE("a worker that stops alone leaves what it did not accept in the queue") {
+  const Listener listener;
+  auto worker = std::make_unique<Example>(listener);
+  Load load(listener, 4, "");
+  for (int replaced = 0; replaced < 3; ++replaced) {
+    load.answered_more(100);
+    worker->stop();
+    CHECK(worker->wait() == 0);
+    worker = std::make_unique<Example>(listener);
+  }
+  load.answered_more(100);
+  load.stop();
+  CHECK(load.failed == 0);
+}
+
+TEST_CASE("connections, requests and the stop signal that come at once lose nothing") {
+  for (int round = 0; round < 20; ++round) {
+    const Listener listener;
+    Example first(listener);
+    first.process().signal(SIGSTOP);
+    std::vector<Client> clients;
+    for (int i = 0; i < 10; ++i) clients.emplace_back(listener).send(get("/pid"));
+    first.process().signal(SIGTERM);
+    first.process().signal(SIGCONT);
+    Example second(listener);
+    for (auto& client : clients) CHECK(client.receive());
+    clients.clear();
+    CHECK(first.wait() == 0);
+  }
+}
+
+TEST_CASE("a kept connection is served once more and then closed") {
+  const Listener listener;
+  Example example(listener);
+  Client client(listener);
+  CHECK(client.ask(get("/pid")).keeps_alive());
+  example.stop();
+  CHECK_FALSE(example.process().ends_within(std::chrono::milliseconds(50)));
+  const Reply last = client.ask(get("/pid"));
+  CHECK(last.status == 200);
+  CHECK_FALSE(last.keeps_alive());
+  CHECK(client.closed_in_order());
+  CHECK(example.wait() == 0);
+}
+
+TEST_CASE("a kept connection that is not used again ends with the keep-alive time") {
+  const Listener listener;
+  Example example(listener, {"--keepalive", "0.2"});
+  Client client(listener);
+  CHECK(client.ask(get("/pid")).keeps_alive());
+  example.stop();
+  CHECK(example.wait() == 0);
+  CHECK(client.closed_in_order());
+}
+
+TEST_CASE("a client that does not close its end cannot hold up the drain") {
+  const Listener listener;
+  Example example(listener);
+  Client client(listener);
+  client.ask(get("/pid"));
+  example.stop();
+  CHECK_FALSE(client.ask(get("/pid")).keeps_alive());
+  CHECK(example.wait() == 0);
+}
+
+TEST_CASE("a worker that drains is not woken by connections that it will not accept") {
+  const Listener listener;
+  Example example(listener);
+  Client kept(listener);
+  kept.ask(get("/pid"));
+  example.stop();
+  const long before = example.context_switches_when_asleep();
+  for (int i = 0; i < 5; ++i) CHECK(listener.connect().get() >= 0);
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));  // NOLINT(sleep): nothing happens
+  CHECK(example.context_switches_when_asleep() == before);
+}
+
+TEST_CASE("without connections the drain is over at once") {
+  const Listener listener;
+  Example example(listener, {"--keepalive", "3600"});
+  example.stop();
+  CHECK(example.wait() == 0);
+}
+
+TEST_CASE("a request that was sent in part is finished") {
+  const Listener listener;
+  Example example(listener);
+  Client half_header(listener);
+  Client half_body(listener);
+  Client expecting(listener);
+  const std::string body = post("/echo", "to be continued");
+  // The first request shows that the connection was accepted.
+  half_header.ask(get("/pid"));
+  half_body.ask(get("/pid"));
+  expecting.ask(get("/pid"));
+  half_header.send("GET /pid HT");
+  half_body.send(body.substr(0, body.size() - 4));
+  expecting.send(
+      "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+  CHECK(expecting.receive(false)->status == 100);
+  example.stop();
+
+  const Reply header_reply = half_header.ask("TP/1.1\r\nHost: test\r\n\r\n");
+  CHECK(header_reply.status == 200);
+  CHECK_FALSE(header_reply.keeps_alive());
+  const Reply body_reply = half_body.ask(body.substr(body.size() - 4));
+  CHECK(body_reply.body == "to be continued");
+  CHECK_FALSE(body_reply.keeps_alive());
+  CHECK(expecting.ask("later").body == "later");
+  for (auto* client : {&half_header, &half_body, &expecting}) CHECK(client->closed_in_order());
+  CHECK(example.wait() == 0);
+}
+
+TEST_CASE(
+    "requests in flight and pipelined behind them are answered, and the last one says close") {
+  const Listener listener;
+  Example example(listener);
+  Client client(listener);
+  client.ask(get("/pid"));
+  client.send(get("/slow?ms=200") + post("/echo", "second"));
+  client.send(post("/echo", "third"));
+  example.stop();
+  const auto first = client.receive();
+  const auto second = client.receive();
+  const auto third = client.receive();
+  REQUIRE(first);
+  REQUIRE(second);
+  REQUIRE(third);
+  CHECK(first->keeps_alive());
+  CHECK(second->body == "second");
+  CHECK(third->body == "third");
+  CHECK_FALSE(third->keeps_alive());
+  CHECK(client.closed_in_order());
+  CHECK(example.wait() == 0);
+}
+
+TEST_CASE("HTTP/1.0 keep-alive is told of the drain too") {
+  const Listener listener;
+  Example example(listener);
+  Client client(listener);
+  const std::string request = "GET /pid HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+  CHECK(client.ask(request).keeps_alive());
+  example.stop();
+  CHECK_FALSE(client.ask(request).keeps_alive());
+  CHECK(client.closed_in_order());
+  CHECK(example.wait() == 0);
+}
+
+TEST_CASE("an answer is not destroyed by what the client sent after it") {
+  const Listener listener;
+  Example example(listener);
+  Client client(listener);
+  client.ask(get("/pid"));
+  example.stop();
+  // The second request crosses the answer that says close; it is not served, but it must not make
+  // the kernel reset the connection before the answer was read.
+  client.send(get("/pid", "Connection: close\r\n") + get("/pid"));
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // NOLINT(sleep): it is done with it
+  client.send(get("/pid"));
+  const auto reply = client.receive();
+  REQUIRE(reply);
+  CHECK(reply->status == 200);
+  client.half_close();
+  CHECK(client.closed_in_order());
+  CHECK(example.wait() == 0);
+}
+
+TEST_CASE("a second stop signal ends the worker at once") {
+  const Listener listener;
+  Example example(listener);
+  Client client(listener);
+  client.ask(get("/pid"));
+  client.send(get("/slow?ms=60000"));
+  example.stop();
+  CHECK_FALSE(example.process().ends_within(std::chrono::milliseconds(50)));
+  example.process().signal(SIGTERM);
+  CHECK(example.wait() == 1);
+}
+
+TEST_CASE("a worker that is stopped before it is ready ends at once") {
+  const Listener listener;
+  Process example({listener.fd()}, [&] {
+    set_environment({{"LISTEN_PID", "self"}, {"LISTEN_FDS", "1"}});
+    // Blocked until the worker can take it.
+    sigset_t stop;
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGTERM);
+    ::sigprocmask(SIG_BLOCK, &stop, nullptr);
+    ::raise(SIGTERM);
+    return checked(
+        ::execl(OSTLER_EXAMPLE_HTTP, "ostler-example-http", "--start-delay", "3600000", nullptr),
+        "execute");
+  });
+  CHECK(example.wait() == 0);
+}
+
+}  // namespace ostler::test
