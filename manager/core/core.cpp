@@ -369,7 +369,12 @@ void Machine::back_off(Slot& slot, const Worker& worker, const PoolPlan& plan) {
 
 // A recycle whose successor does not come up is given up: the old worker stays.
 void Machine::successor_failed(Pool& pool, const Worker& worker, const Failure& failure) {
-  if (worker.proven) return;
+  const bool another = std::ranges::any_of(pool.workers, [&](const auto& entry) {
+    const Worker& other = entry.second;
+    return other.slot == worker.slot && other.active() && !other.recycle &&
+           other.generation == pool.desired;
+  });
+  if (worker.proven || another) return;
   for (auto& entry : pool.workers) {
     Worker& old = entry.second;
     if (old.slot != worker.slot || !old.active() || !old.recycle) continue;

@@ -211,7 +211,8 @@ void Machine::fill_slots(Pool& pool) {
       if (view.active > 1) retire_predecessors(pool, view);
       continue;
     }
-    if (view.good == nullptr && view.active > 1) retire_useless(pool, view);
+    const bool useful = view.good != nullptr && (view.ready || view.has_trusted);
+    if (view.active > 1 && !useful) retire_useless(pool, view);
     outdated = outdated || view.good == nullptr;
     if (!fill_slot(pool, view)) return;  // the rest in the next step
   }
@@ -233,13 +234,14 @@ void Machine::retire_predecessors(Pool& pool, View& view) {
   }
 }
 
-// All in the slot are outdated. One that serves is enough until its successor does; the others,
-// such as a successor that is outdated before its predecessor was told to go, only take up the room
-// that the successor needs.
+// All in the slot are outdated, or nobody in it serves or has a generation that did. One is enough:
+// the others, such as a successor that is outdated before its predecessor was told to go, only take
+// up the room that somebody better needs.
 void Machine::retire_useless(Pool& pool, View& view) {
   const auto worth = [&](const Worker& worker) {
     const bool trusted = worker.generation == view.slot->proven;
-    return std::tuple(worker.ready(), worker.proven, trusted, !worker.recycle, worker.id);
+    const bool good = &worker == view.good;
+    return std::tuple(worker.ready(), worker.proven, trusted, good, !worker.recycle, worker.id);
   };
   const Worker* best = nullptr;
   for (const auto& [id, worker] : pool.workers) {

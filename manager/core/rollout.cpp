@@ -101,6 +101,7 @@ void Machine::reject() {
     state_.listeners.erase(key);
     act(CloseListener{key});
   }
+  state_.listeners_touched = true;  // those that only this reload still wanted
   for (const PoolPlan& plan : reload.plan.pools) release(plan.launch);
   if (!reload.first) {
     Note finished;

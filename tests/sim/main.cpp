@@ -7,13 +7,12 @@
 
 #include "bench.hpp"
 #include "corrupt.hpp"
+#include "random.hpp"
 #include "run.hpp"
 
 namespace {
 
 using namespace ostler::sim;
-
-constexpr std::uint64_t kStride = 0x9E3779B97F4A7C15U;  // from one run's seed to the next
 
 struct Arguments {
   std::uint64_t seed = 0;
@@ -106,7 +105,9 @@ bool simulate(const Arguments& arguments, const std::string& mistake) {
     return arguments.runs > 0 ? runs < arguments.runs : events < arguments.events;
   };
   std::uint64_t seed = arguments.seed;
-  for (; more(); seed += kStride, ++runs) {
+  // Seeds that lie apart like successive states of the generator would make each run repeat the one
+  // before, one draw on.
+  for (; more(); seed = Random(seed).next(), ++runs) {
     const Result result = Run(seed, options).go();
     events += result.events;
     if (arguments.verbose) {

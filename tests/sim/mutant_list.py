@@ -101,7 +101,7 @@ MUTANTS = [
      "if (pool.rollout && worker.ready()) ++pool.rollout->replaced;",
      "if (pool.rollout) ++pool.rollout->replaced;"),
     ("useless-successor-stays", "reconcile.cpp",
-     "if (view.good == nullptr && view.active > 1) retire_useless(pool, view);", ""),
+     "if (view.active > 1 && !useful) retire_useless(pool, view);", ""),
     ("new-generation-relied-upon", "reconcile.cpp", "const bool trusts_old = rolling &&",
      "const bool trusts_old = false && rolling &&"),
     ("back-off-ignored", "reconcile.cpp",

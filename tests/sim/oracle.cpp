@@ -137,6 +137,7 @@ void Oracle::clear_counts(Pool& pool) {
     Slot& slot = entry.second;
     Slot fresh;
     fresh.given_up = slot.given_up;
+    fresh.forgotten = slot.forgotten;
     const bool served = std::ranges::any_of(pool.workers, [&](const Worker* worker) {
       return worker->slot == number && worker->serves();
     });
@@ -347,7 +348,11 @@ void Oracle::died(const Worker& worker, Departed& departed) {
     pool.rollout->looping = true;
     pool.rollout->failed.insert(worker.id);
   }
-  if (worker.proven) return;
+  const bool another = std::ranges::any_of(pool.workers, [&](const Worker* other) {
+    return other->slot == worker.slot && other->active() && !other->recycle &&
+           other->generation == pool.desired();
+  });
+  if (worker.proven || another) return;
   for (Worker* old : pool.workers) {  // its recycling has failed
     if (old->slot == worker.slot && old->active()) old->recycle = false;
   }

@@ -92,6 +92,7 @@ class Oracle {
     bool given_up = false;  // perhaps: then it waits for nothing, and begins anew when wanted again
     [[nodiscard]] bool sure() const { return !unsure && !given_up; }
     Generation proven = 0;                 // whose worker last stayed up here for `settle`
+    bool forgotten = false;                // perhaps: that was before the slot was given up
     std::optional<Time> earliest, latest;  // the next worker: not before, not after
   };
   struct Rollout {
@@ -232,6 +233,7 @@ class Oracle {
   // oracle_duties.cpp: what must hold when a step is over.
   void check_worker(const Worker& worker);
   void check_pool(Pool& pool, bool continues);
+  void judge_scaled_down(const Pool& pool);
   void check_scaled_down(const Pool& pool);
   void check_rollout(const Pool& pool);
   void check_reliance(const Pool& pool);
@@ -263,7 +265,7 @@ class Oracle {
   std::deque<Queued> queued_;
   std::map<OperationId, Operation> operations_;  // not answered yet
   std::set<OperationId> answered_;
-  std::vector<const Worker*> given_up_;  // in this step, because fewer are wanted
+  std::vector<const Worker*> given_up_;  // because fewer are wanted, and not judged yet
   std::size_t waiting_requests_ = 0;
   std::size_t spawns_ = 0, actions_ = 0;
   int futile_ = 0;  // steps in a row that wanted another at once and did nothing

@@ -29,7 +29,9 @@ void Oracle::end(std::optional<Time> promised) {
     if (worker->serves() && now_ >= worker->settled_at) {
       worker->proven = true;
       if (worker->generation == worker->pool->desired()) {
-        worker->pool->slots[worker->slot].proven = worker->generation;
+        Slot& slot = worker->pool->slots[worker->slot];
+        slot.proven = worker->generation;
+        slot.forgotten = false;
       }
     }
     check_worker(*worker);
@@ -101,7 +103,7 @@ void Oracle::check_pool(Pool& pool, bool continues) {
     check(!failed || !worker->active() || worker->ready,
           "half started, of a generation that failed, and kept: " + name(*worker));
   }
-  if (!given_up_.empty()) check_scaled_down(pool);
+  judge_scaled_down(pool);
 }
 
 void Oracle::check_rollout(const Pool& pool) {
@@ -117,7 +119,8 @@ void Oracle::check_rollout(const Pool& pool) {
 void Oracle::check_reliance(const Pool& pool) {
   const Generation from = pool.rollout->from;
   for (const auto& [number, slot] : pool.slots) {
-    if (slot.proven == 0 || slot.proven != from || !slot.sure() || slot.doublings > 0) continue;
+    const bool proven = slot.proven != 0 && slot.proven == from && !slot.forgotten;
+    if (!proven || !slot.sure() || slot.doublings > 0) continue;
     bool held = false, relied_upon = false;
     for (const Worker* worker : pool.workers) {
       if (worker->slot != number) continue;
@@ -130,6 +133,12 @@ void Oracle::check_reliance(const Pool& pool) {
     check(!held || relied_upon || waits, "left to a generation that has not proven itself: " +
                                              pool.name + "." + std::to_string(number));
   }
+}
+
+// Those given up so far were chosen among the workers that the pool has now.
+void Oracle::judge_scaled_down(const Pool& pool) {
+  check_scaled_down(pool);
+  std::erase_if(given_up_, [&](const Worker* worker) { return worker->pool == &pool; });
 }
 
 // Of those that were to go: not ready ones first, then outdated ones, then those up longest.
@@ -169,7 +178,8 @@ void Oracle::check_scaled_down(const Pool& pool) {
       const bool older = g.since <= k.since || g.counted_since <= k.counted_since;
       if (g.current != k.current) continue;
       const bool unproven = (pool.rollout || pool.was_rolling) && !g.proven && k.proven;
-      check(older || unproven, "scaled down one that has been up shorter: " + pool.name);
+      check(older || unproven, "scaled down one that has been up shorter: " + pool.name + "." +
+                                   std::to_string(slot) + ", not " + std::to_string(other));
       check(!pool.rollout || !g.proven || k.proven || !pool.rolling(),
             "scaled down one that has proven itself: " + pool.name);
     }
@@ -219,11 +229,10 @@ void Oracle::check_manager() {
   for (const auto& pool : pools_) {
     if (pool->removed || least(*pool) == 0) continue;
     hopeless = true;
-    int given_up = 0;
-    for (const auto& [number, slot] : pool->slots) {
-      if (slot.sure() && slot.doublings >= limits::kFirstStartTries) ++given_up;
-    }
-    if (given_up < most(*pool)) return;
+    const bool given_up = std::ranges::any_of(pool->slots, [](const auto& entry) {
+      return entry.second.sure() && entry.second.doublings >= limits::kFirstStartTries;
+    });
+    if (!given_up) return;
   }
   if (hopeless) wrong("every pool had its tries and the manager does not end");
 }
@@ -304,7 +313,13 @@ std::string Oracle::unfinished() const {
     if (std::string what = unfinished(*pool); !what.empty()) return pool->name + ": " + what;
   }
   if (!opening_.empty()) return *opening_.begin() + " is being opened";
-  if (open_ != needed_listeners()) return "sockets are open that nobody needs";
+  const std::set<std::string> needed = needed_listeners();
+  for (const std::string& key : open_) {
+    if (!needed.contains(key)) return "nobody needs " + key + ", and it is open";
+  }
+  for (const std::string& key : needed) {
+    if (!open_.contains(key)) return key + " is needed, and not open";
+  }
   for (const auto& [launch, plan] : launches_) {
     if (!needs(launch)) return "launch " + std::to_string(launch.value) + " is not dropped";
   }

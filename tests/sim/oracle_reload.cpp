@@ -22,7 +22,7 @@ void Oracle::act(const OpenListener& action) {
 
 void Oracle::act(const CloseListener& action) {
   const bool was_open = open_.erase(action.key) > 0;
-  check(was_open || stray_ == action.key, "closed, and was not open: " + action.key);
+  if (!was_open) return check(stray_ == action.key, "closed, and was not open: " + action.key);
   check(!needed_listeners().contains(action.key), "closed while in use: " + action.key);
 }
 
@@ -141,8 +141,7 @@ void Oracle::listener_answered(const std::string& key) {
 }
 
 void Oracle::commit() {
-  for (const auto& pool : pools_) check_scaled_down(*pool);  // by the target that was in force
-  given_up_.clear();
+  for (const auto& pool : pools_) judge_scaled_down(*pool);  // by the target that was in force
   Reload& reload = *reload_;
   reload.committed = true;
   const Plan plan = std::move(reload.plan);
@@ -245,8 +244,7 @@ void Oracle::pool_finished(const Note& note) {
   Pool* pool = find_pool(note.pool);
   if (pool == nullptr || !pool->rollout || !reload_) return wrong("called finished: " + note.pool);
   const Rollout rollout = *pool->rollout;
-  check_scaled_down(*pool);  // by the rules of a reload
-  std::erase_if(given_up_, [&](const Worker* worker) { return worker->pool == pool; });
+  judge_scaled_down(*pool);  // by the rules of a reload
   check(rollout.back == (note.outcome == Outcome::kRolledBack),
         "called " + std::string(word(note.outcome)) + ", and is not: " + note.pool);
   pool->current = pool->desired();

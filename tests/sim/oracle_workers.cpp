@@ -98,6 +98,7 @@ void Oracle::check_spawn_time(Pool& pool, const Spawn& action) {
   }
   const bool began_anew = std::exchange(slot.given_up, false);  // perhaps
   slot.unsure = slot.unsure || (began_anew && (slot.quick_deaths > 0 || slot.proven != 0));
+  slot.forgotten = slot.forgotten || began_anew;
   if (!pool.rolling() || action.generation != pool.rollout->to) return;
   Rollout& rollout = *pool.rollout;
   check(!rollout.earliest || now_ >= *rollout.earliest,
@@ -191,6 +192,7 @@ void Oracle::check_cause(Worker& worker, StopCause cause) {
   switch (cause) {
     case StopCause::kReplaced:
     case StopCause::kRolledBack:
+      judge_scaled_down(*worker.pool);  // while this one still counts
       return check_replaced(worker, cause);
     case StopCause::kScaledDown:
       given_up_.push_back(&worker);

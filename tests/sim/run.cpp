@@ -74,6 +74,9 @@ void Run::choose_faults() {
   faults.strangers = std::min(faults.strangers, 0.15);
   faults.doubles = std::min(faults.doubles, 0.15);
   faults.falls_silent /= 10;
+  if (!random_.chance(0.04)) return;
+  faults.exits_early = 1;  // no worker ever comes up, and nobody does anything about it
+  request_gap_ = 300s;
 }
 
 void Run::log(const std::string& line) {

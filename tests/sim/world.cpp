@@ -126,7 +126,7 @@ void World::live(WorkerId worker, Process& process, Time now) {
   if (happens(faults.triggers)) say(worker, sometime(), WorkerSign::kTrigger, true);
   if (happens(faults.extends)) {
     post(now + random_.between(0ns, plan.start_timeout),
-         TimeoutExtended{worker, random_.spread(1ms, 60s) - 10ms}, false, true);
+         TimeoutExtended{worker, extension() - 10ms}, false, true);
   }
   if (!happens(faults.says_stopping)) return;
   const Time leaves = sometime();
@@ -141,7 +141,7 @@ void World::signal(const SignalWorker& signal, Time now) {
   switch (signal.kind) {
     case SignalKind::kStop: {
       if (happens(faults.extends)) {
-        post(now, TimeoutExtended{signal.worker, random_.spread(1ms, 60s)}, false, true);
+        post(now, TimeoutExtended{signal.worker, extension()}, false, true);
       }
       if (process.deaf_to_stop) return;
       const Duration longest = happens(faults.drains_slowly) ? process.plan.stop_timeout * 2 : 20ms;
@@ -205,6 +205,10 @@ bool World::deliver(Due& due, Time now) {
   if (found->second.silent && !healed_) return false;
   say(sign->worker, now + found->second.beat, WorkerSign::kHeartbeat);
   return true;
+}
+
+Duration World::extension() {
+  return random_.chance(0.05) ? Duration(1000h) : random_.spread(1ms, 60s);
 }
 
 // The same again, later. A socket's answer has no name of its own, so only a good one is doubled,

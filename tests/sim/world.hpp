@@ -95,6 +95,7 @@ class World {
   bool deliver(Due& due, core::Time now);
   void disturb(const Due& due, core::Time now);
   core::Event stranger();
+  core::Duration extension();
   bool happens(double probability) { return probability > 0 && random_.chance(probability); }
 
   Random random_;
