@@ -141,7 +141,7 @@ class Reader {
   }
   template <class... T>
   void get(std::variant<T...>& value) {
-    const std::size_t index = static_cast<std::size_t>(number());
+    const auto index = static_cast<std::size_t>(number());
     if (index >= sizeof...(T)) return fail();
     alternative<0>(value, index);
   }

@@ -311,7 +311,7 @@ void Machine::on(const Exited& event) {
 }
 
 // A worker is gone that was not told to go. `worker` is no longer in the table.
-void Machine::died(Pool& pool, Worker worker, const Failure& failure) {
+void Machine::died(Pool& pool, const Worker& worker, const Failure& failure) {
   if (state_.stopping || pool.removed) {
     return note(pool, worker, NoteKind::kWorkerExited, failure);
   }

@@ -61,7 +61,7 @@ std::string broken(const State& state, const Pool& pool) {
   }
   std::map<int, int> active;
   for (const auto& [id, worker] : pool.workers) {
-    if (const std::string what = broken(state, pool, worker); !what.empty()) return what;
+    if (std::string what = broken(state, pool, worker); !what.empty()) return what;
     // Predecessor, successor, and one that replaces a predecessor which died on the way.
     if (worker.active() && ++active[worker.slot] > 3) return of(pool, worker) + " is one too many";
   }

@@ -53,7 +53,7 @@ class Machine {
   // core.cpp
   void begin_stop(bool now);
   void kill_everything();
-  void died(Pool& pool, Worker worker, const Failure& failure);
+  void died(Pool& pool, const Worker& worker, const Failure& failure);
   void back_off(Slot& slot, const Worker& worker, const PoolPlan& plan);
   void successor_failed(Pool& pool, const Worker& worker, const Failure& failure);
   std::optional<Failure> death_of(const Worker& worker, const Exited& event) const;

@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <type_traits>
 
 namespace ostler {
 namespace {
@@ -22,7 +23,8 @@ struct Shared {
   std::atomic<int> requests{0};
 };
 Shared shared;
-static_assert(std::atomic<int>::is_always_lock_free && std::atomic<pid_t>::is_always_lock_free);
+static_assert(std::atomic<int>::is_always_lock_free);
+static_assert(std::is_same_v<pid_t, int>);
 
 // The kernel signals the workers of a manager that died. By then they have another parent: that is
 // how this signal is told from somebody's asking again.

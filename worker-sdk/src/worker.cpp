@@ -106,7 +106,7 @@ bool worker::ready() const noexcept {
 
 bool worker::status(std::string_view text) const noexcept {
   constexpr std::string_view kKey = "STATUS=";
-  std::array<char, kKey.size() + kStatusLimit> message;
+  std::array<char, kKey.size() + kStatusLimit> message{};
   const auto shown = cut(text, kStatusLimit);
   char* end = std::copy(kKey.begin(), kKey.end(), message.begin());
   end = std::transform(shown.begin(), shown.end(), end,

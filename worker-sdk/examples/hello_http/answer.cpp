@@ -59,7 +59,8 @@ Answer answer_to(const Request& request, const Identity& identity) {
   const auto target = as_view(request.target());
   const auto question = target.find('?');
   const auto path = target.substr(0, question);
-  const auto query = question == target.npos ? std::string_view{} : target.substr(question + 1);
+  const auto query =
+      question == std::string_view::npos ? std::string_view{} : target.substr(question + 1);
   const bool get = request.method() == http::verb::get || request.method() == http::verb::head;
 
   if (path == "/echo") {

@@ -132,6 +132,8 @@ class StopWatch {
       : worker_(worker), server_(server), event_(context, worker.stop_fd()) {
     watch();
   }
+  StopWatch(const StopWatch&) = delete;
+  StopWatch& operator=(const StopWatch&) = delete;
   // The descriptor is the worker's.
   ~StopWatch() { event_.release(); }
 
