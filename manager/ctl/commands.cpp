@@ -83,19 +83,18 @@ class Runner {
     const std::string word = command.restart ? "restart" : "reload";
     Request request{"POST", "/v1/" + word, ""};
     if (!command.pool.empty()) request.target = "/v1/pools/" + command.pool + "/" + word;
-    if (!command.wait) {
-      request.target += "?wait=false";
-      ask(request);
-      say("the " + word + " has begun");
-      return kDone;
-    }
-    wait_interruptibly("the " + word + " goes on in the manager");
-    if (!options_.json) watch("worker.", command.pool);
+    if (!command.wait) request.target += "?wait=false";
+    if (command.wait) wait_interruptibly("the " + word + " goes on in the manager");
+    if (command.wait && !options_.json) watch("worker.", command.pool);
     const Response response =
         session_.wait(request, command.restart ? "while it restarted" : "while it reloaded");
     const Json answer = parse_json(response.body);
     const std::string outcome = text_of(answer, "outcome");
     if (outcome.empty()) accept(response);
+    if (response.status == 202) {
+      say("the " + word + " has begun");
+      return kDone;
+    }
     if (options_.json) {
       terminal_.out << with_newline(response.body);
     } else {

@@ -18,10 +18,6 @@
 namespace ostler::runtime {
 namespace {
 
-int pidfd_open(pid_t pid) {
-  return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
-}
-
 int pidfd_signal(int pidfd, int signal) {
   return ::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0) == 0 ? 0 : errno;
 }
@@ -35,6 +31,17 @@ pid_t peek_exited() {
   return info.si_pid;
 }
 
+// Whether a process has a handler for a signal, by /proc/PID/status.
+bool catches(pid_t pid, int signal) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/status");
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with("SigCgt:")) continue;
+    const auto mask = std::strtoull(line.c_str() + 7, nullptr, 16);
+    return (mask >> static_cast<unsigned>(signal - 1) & 1U) != 0;
+  }
+  return false;
+}
+
 std::vector<pid_t> own_children() {
   std::vector<pid_t> pids;
   std::ifstream file("/proc/self/task/" + std::to_string(::getpid()) + "/children");
@@ -44,8 +51,13 @@ std::vector<pid_t> own_children() {
 
 }  // namespace
 
-ChildWatch::ChildWatch(boost::asio::io_context& context, OnExit on_exit)
-    : timer_(context), on_exit_(std::move(on_exit)) {}
+int stop_signal_for(pid_t pid, int wanted) {
+  const bool common = wanted == SIGTERM || wanted == SIGINT || wanted == SIGQUIT;
+  return common || catches(pid, wanted) ? wanted : SIGTERM;
+}
+
+ChildWatch::ChildWatch(boost::asio::io_context& context, BeforeReap before_reap, OnExit on_exit)
+    : timer_(context), before_reap_(std::move(before_reap)), on_exit_(std::move(on_exit)) {}
 
 void ChildWatch::add(pid_t pid, Child child) {
   children_.insert_or_assign(pid, std::move(child));
@@ -70,6 +82,7 @@ void ChildWatch::reap() {
   while (const pid_t pid = peek_exited()) {
     const auto child = children_.find(pid);
     if (child != children_.end()) {
+      before_reap_();
       reap_worker(child);
       left_behind_ = true;
       continue;
@@ -118,22 +131,15 @@ void ChildWatch::adopt_strays() {
 }
 
 void ChildWatch::adopt(pid_t pid, const Gone& owner) {
-  if (strays_.size() >= limits::kStrays) return;
   Stray stray;
-  stray.pidfd = UniqueFd(pidfd_open(pid));
-  if (!stray.pidfd) {
-    spdlog::error("{} left process {} behind: pidfd_open: {}", owner.name, pid,
-                  std::generic_category().message(errno));
-    return;
-  }
   stray.worker = owner.name;
   stray.session = owner.session;
   stray.deadline = owner.deadline;
   stray.killed = owner.killed;
-  const int signal = owner.killed ? SIGKILL : owner.stop_signal;
+  const int signal = owner.killed ? SIGKILL : stop_signal_for(pid, owner.stop_signal);
   spdlog::warn("{} left process {} behind: {}", owner.name, pid,
                owner.killed ? "killed" : "asked to stop");
-  pidfd_signal(stray.pidfd.get(), signal);
+  ::kill(pid, signal);
   strays_.emplace(pid, std::move(stray));
 }
 
@@ -158,7 +164,7 @@ void ChildWatch::kill_overdue() {
     if (stray.killed || stray.deadline > now) continue;
     spdlog::warn("process {}, left behind by {}, did not stop: killed", pid, stray.worker);
     stray.killed = true;
-    pidfd_signal(stray.pidfd.get(), SIGKILL);
+    ::kill(pid, SIGKILL);
   }
   for (auto& [session, gone] : gone_) gone.killed = gone.killed || gone.deadline <= now;
   arm();
@@ -167,7 +173,7 @@ void ChildWatch::kill_overdue() {
 void ChildWatch::kill_strays() {
   for (auto& [pid, stray] : strays_) {
     stray.killed = true;
-    pidfd_signal(stray.pidfd.get(), SIGKILL);
+    ::kill(pid, SIGKILL);
   }
   for (auto& [session, gone] : gone_) gone.killed = true;
   arm();

@@ -33,11 +33,17 @@ struct Child {
   bool killed = false;  // SIGKILL was sent: strays get no time
 };
 
+// Every program understands TERM, INT and QUIT. Another signal is only for those who catch it: to
+// others it would mean death or nothing at all, so they get TERM.
+int stop_signal_for(pid_t pid, int wanted);
+
 class ChildWatch {
  public:
+  // A worker is dead and not reaped: what it sent before can still be told to be from it.
+  using BeforeReap = std::function<void()>;
   using OnExit = std::function<void(const core::Exited&)>;
 
-  ChildWatch(boost::asio::io_context& context, OnExit on_exit);
+  ChildWatch(boost::asio::io_context& context, BeforeReap before_reap, OnExit on_exit);
 
   void add(pid_t pid, Child child);
   // To the process by its pidfd; SIGKILL also to its process group, which its pid names for as long
@@ -54,8 +60,8 @@ class ChildWatch {
   [[nodiscard]] core::WorkerId worker_of(pid_t pid) const;
 
  private:
+  // A child of ours that only we reap: until then its pid names it.
   struct Stray {
-    UniqueFd pidfd;
     std::string worker;
     pid_t session = 0;
     std::chrono::steady_clock::time_point deadline;
@@ -75,6 +81,7 @@ class ChildWatch {
   void kill_overdue();
 
   boost::asio::steady_timer timer_;
+  BeforeReap before_reap_;
   OnExit on_exit_;
   std::map<pid_t, Child> children_;
   std::map<pid_t, Stray> strays_;

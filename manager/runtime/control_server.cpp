@@ -136,8 +136,8 @@ class ControlServer::Impl : public ControlHost, public std::enable_shared_from_t
       UniqueFd fd(
           accept4(acceptor_.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
       if (fd) {
-        begin(std::move(fd));
-        continue;
+        if (begin(std::move(fd))) continue;
+        return false;
       }
       const int error = errno;
       if (error == EAGAIN) return true;
@@ -154,19 +154,28 @@ class ControlServer::Impl : public ControlHost, public std::enable_shared_from_t
     return true;
   }
 
-  void begin(UniqueFd fd) {
-    complained_ = false;
+  // False: the kernel has no room to watch one more.
+  bool begin(UniqueFd fd) {
     refill_reserve();
     ucred peer{};
     socklen_t size = sizeof peer;
-    if (getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return;
+    if (getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return true;
     while (sessions_.size() >= limits_.sessions) evict(ControlSession::Activity::kWaiting);
-    ControlSession::Socket socket(context_, Protocol(), fd.get());
+    ControlSession::Socket socket(context_);
+    error_code error;
+    socket.assign(Protocol(), fd.get(), error);
+    if (error) {
+      if (!std::exchange(complained_, true))
+        spdlog::error("control socket: watch a connection: {}", error.message());
+      return false;
+    }
+    complained_ = false;
     std::ignore = fd.release();
     auto session = std::make_shared<ControlSession>(shared_from_this(), std::move(socket),
                                                     Peer{peer.uid, peer.gid, peer.pid});
     sessions_.push_back(session);
     session->start();
+    return true;
   }
 
   // Out of descriptors: the reserve lets one operator in, then those who only wait make way.

@@ -19,9 +19,10 @@ inline constexpr std::size_t kOutputPerTurn = 65536;
 inline constexpr std::size_t kRemembered = 64;
 // Log lines that wait for a slow reader before the oldest are dropped.
 inline constexpr std::size_t kLogQueue = 1024;
+// How long the last lines may take at the end.
+inline constexpr auto kLogPatience = seconds(1);
 // Looking whether starting workers wait for connections: how often, and for how long at a stretch.
 inline constexpr auto kProbeEvery = milliseconds(5);
-inline constexpr auto kProbeAtMost = milliseconds(50);
 inline constexpr auto kProbeTurn = std::chrono::microseconds(2500);
 inline constexpr int kProbeShare = 20;  // at most one part in so many of the time
 // A status answer measures memory and CPU for so long, and not again for a worker within so long.
@@ -31,8 +32,6 @@ inline constexpr auto kSampleAge = seconds(3);
 // workers still drain), and how often it is tried.
 inline constexpr auto kBindPatience = seconds(5);
 inline constexpr auto kBindAgain = milliseconds(50);
-// Processes left behind by a worker, watched until they are gone.
-inline constexpr std::size_t kStrays = 4096;
 // After the last worker is gone, how long answers on their way may take.
 inline constexpr auto kFarewell = seconds(2);
 

@@ -13,15 +13,18 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <ctime>
+#include <future>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "runtime/limits.hpp"
@@ -69,25 +72,19 @@ std::string_view view(spdlog::string_view_t text) {
 }
 
 // "2026-01-31T12:34:56.123Z info web.0[4243]: text"
-class TextFormatter : public spdlog::formatter {
- public:
-  void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
-    std::string line = timestamp(message.time);
-    line += ' ';
-    line += level_word(message.level);
-    line += ' ';
-    if (message.logger_name.size() > 0) {
-      line += view(message.logger_name);
-      line += ": ";
-    }
-    line += view(message.payload);
-    line += '\n';
-    out.append(line.data(), line.data() + line.size());
+std::string text_line(const spdlog::details::log_msg& message) {
+  std::string line = timestamp(message.time);
+  line += ' ';
+  line += level_word(message.level);
+  line += ' ';
+  if (message.logger_name.size() > 0) {
+    line += view(message.logger_name);
+    line += ": ";
   }
-  std::unique_ptr<spdlog::formatter> clone() const override {
-    return std::make_unique<TextFormatter>();
-  }
-};
+  line += view(message.payload);
+  line += '\n';
+  return line;
+}
 
 // The fields of a worker logger's name, "POOL.SLOT[PID]".
 void add_worker(nlohmann::ordered_json& json, std::string_view name) {
@@ -99,20 +96,27 @@ void add_worker(nlohmann::ordered_json& json, std::string_view name) {
   json["pid"] = std::atoi(std::string(name.substr(open + 1)).c_str());
 }
 
-class JsonFormatter : public spdlog::formatter {
+std::string json_line(const spdlog::details::log_msg& message) {
+  nlohmann::ordered_json json;
+  json["time"] = timestamp(message.time);
+  json["level"] = level_word(message.level);
+  add_worker(json, view(message.logger_name));
+  json["message"] = view(message.payload);
+  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+// `log.format`. An atomic, because a sink's formatter is changed under the lock that the log thread
+// holds while it writes, and nobody may read what it writes.
+std::atomic<bool> json_lines{false};
+
+class MainFormatter : public spdlog::formatter {
  public:
   void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
-    nlohmann::ordered_json json;
-    json["time"] = timestamp(message.time);
-    json["level"] = level_word(message.level);
-    add_worker(json, view(message.logger_name));
-    json["message"] = view(message.payload);
-    const std::string line =
-        json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    const std::string line = json_lines ? json_line(message) : text_line(message);
     out.append(line.data(), line.data() + line.size());
   }
   std::unique_ptr<spdlog::formatter> clone() const override {
-    return std::make_unique<JsonFormatter>();
+    return std::make_unique<MainFormatter>();
   }
 };
 
@@ -152,7 +156,7 @@ class FileSink : public spdlog::sinks::base_sink<std::mutex> {
  public:
   explicit FileSink(std::string path) : path_(std::move(path)) {
     if (const int error = reopen(); error != 0) {
-      throw std::runtime_error("open " + path_ + ": " + reason(error));
+      throw std::system_error(error, std::generic_category(), "open " + path_);
     }
   }
   int reopen() {
@@ -303,6 +307,11 @@ void open_log(const config::Log& log) {
   Logs& all = logs();
   all.pool = std::make_shared<spdlog::details::thread_pool>(limits::kLogQueue, 1);
   all.sink = make_sink(log);
+  if (log.output == config::LogOutput::kSyslog) {
+    all.sink->set_pattern("%n%v");
+  } else {
+    all.sink->set_formatter(std::make_unique<MainFormatter>());
+  }
   spdlog::set_default_logger(make_logger("", all.sink));
   adjust_log(log);
 }
@@ -311,12 +320,7 @@ void adjust_log(const config::Log& log) {
   Logs& all = logs();
   all.level = level_of(log.level);
   spdlog::set_level(all.level);
-  if (log.output == config::LogOutput::kSyslog) return all.sink->set_pattern("%n%v");
-  if (log.format == config::LogFormat::kJson) {
-    all.sink->set_formatter(std::make_unique<JsonFormatter>());
-  } else {
-    all.sink->set_formatter(std::make_unique<TextFormatter>());
-  }
+  json_lines = log.format == config::LogFormat::kJson;
 }
 
 int reopen_logs() {
@@ -324,6 +328,7 @@ int reopen_logs() {
   std::erase_if(logs().files, [](const auto& entry) { return entry.second.expired(); });
   for (const auto& [path, weak] : logs().files) {
     const auto sink = weak.lock();
+    if (!sink) continue;  // the log thread let go of it just now
     if (const int error = sink->reopen(); error != 0) {
       spdlog::error("reopen {}: {}", path, reason(error));
     } else {
@@ -333,9 +338,18 @@ int reopen_logs() {
   return count;
 }
 
-void close_log() {
-  logs().pool.reset();
-  spdlog::shutdown();  // joins the thread once the queue is written
+// The log thread is joined once it has written the queue. If nobody reads what it writes, that is
+// never.
+bool close_log() {
+  const auto written = std::make_shared<std::promise<void>>();
+  auto over = written->get_future();
+  std::thread([written, pool = std::exchange(logs().pool, nullptr)]() mutable {
+    pool.reset();
+    written->set_value();
+  }).detach();
+  if (over.wait_for(limits::kLogPatience) != std::future_status::ready) return false;
+  spdlog::shutdown();
+  return true;
 }
 
 // What workers write is not the manager's to judge: it is logged whatever the level.

@@ -21,8 +21,9 @@ void adjust_log(const config::Log& log);
 // Opens log files and workers' output files anew; returns how many. A file that cannot be opened
 // stays as it is and is complained about.
 int reopen_logs();
-// Writes out what is queued, as far as that is possible within a moment.
-void close_log();
+// Writes out what is queued. False: nobody took it within a moment, and the thread that writes it
+// is still at it, so that only `_exit` ends the process.
+bool close_log();
 
 // A logger for what a worker writes: forwarded into the manager's log under "POOL.SLOT[PID]".
 std::shared_ptr<spdlog::logger> worker_logger(const std::string& name);

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cerrno>
+#include <tuple>
 #include <utility>
 
 #include "runtime/limits.hpp"
@@ -12,7 +13,9 @@
 namespace ostler::runtime {
 
 WorkerOutput::WorkerOutput(boost::asio::io_context& context, UniqueFd reading_end)
-    : pipe_(context, reading_end.release()) {}
+    : pipe_(context, reading_end.get()) {
+  std::ignore = reading_end.release();
+}
 
 void WorkerOutput::start(std::shared_ptr<spdlog::logger> logger) {
   logger_ = std::move(logger);

@@ -47,8 +47,7 @@ void Probes::sweep() {
   }
   const auto took = Clock::now() - begin;
   if (!watched_.empty()) {
-    arm(std::clamp<std::chrono::nanoseconds>(took * limits::kProbeShare, limits::kProbeEvery,
-                                             limits::kProbeAtMost));
+    arm(std::max<std::chrono::nanoseconds>(took * limits::kProbeShare, limits::kProbeEvery));
   }
   for (const core::WorkerId worker : seen) seen_(worker);
 }

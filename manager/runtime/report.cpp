@@ -79,6 +79,9 @@ void Runtime::perform(const core::Note& action) {
     last_reload_failure_ = (action.pool.empty() ? "" : action.pool + ": a new worker ") +
                            core::describe(*action.failure);
   }
+  const bool decided =
+      action.kind == core::NoteKind::kWorkerReady || action.kind == core::NoteKind::kWorkerStopping;
+  if (decided) probes_.forget(action.worker);
   if (action.kind == core::NoteKind::kManagerReady) systemd_.ready(status_line());
   if (action.kind == core::NoteKind::kPoolReady && told_ == core::ManagerState::kRunning) {
     systemd_.status(status_line());

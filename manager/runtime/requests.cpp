@@ -1,5 +1,7 @@
 // The control API's commands, carried out.
 #include <spdlog/spdlog.h>
+#include <boost/asio/post.hpp>
+#include <memory>
 
 #include <algorithm>
 #include <stdexcept>
@@ -116,11 +118,20 @@ void Runtime::answer_pool(const std::string& name, const ControlServer::Respond&
   respond(control::respond(pool_view(*pool)));
 }
 
+// For a client that does not wait: what is refused is refused in the next turn of the loop, and
+// what is not has begun by then.
+ControlServer::Respond Runtime::answer_soon(const ControlServer::Respond& respond) {
+  const auto answered = std::make_shared<bool>(false);
+  const auto once = [respond, answered](const control::Response& response) {
+    if (!std::exchange(*answered, true)) respond(response);
+  };
+  schedule();
+  boost::asio::post(context_, [once] { once(control::respond(accepted(), 202)); });
+  return once;
+}
+
 void Runtime::request(const control::Reload& command, const ControlServer::Respond& respond) {
-  if (!command.wait) respond(control::respond(accepted(), 202));
-  reload(command.pool, [respond, wait = command.wait](const control::Response& response) {
-    if (wait) respond(response);
-  });
+  reload(command.pool, command.wait ? respond : answer_soon(respond));
 }
 
 // Reads the configuration again. `done` gets the answer once the outcome is known.
@@ -162,7 +173,13 @@ void Runtime::reject(const std::vector<config::Fault>& faults, const ControlServ
   event.members.emplace_back("reason", faults.front().text());
   server_->publish(event);
   last_reload_failure_ = faults.front().text();
-  systemd_.status("reload rejected: " + last_reload_failure_);
+  // systemd has no word for a reload that failed: it is over, and the status says how.
+  if (told_ == core::ManagerState::kRunning) {
+    systemd_.reloading();
+    systemd_.ready("reload rejected: " + last_reload_failure_);
+  } else {
+    systemd_.status("reload rejected: " + last_reload_failure_);
+  }
   done(control::respond(result));
 }
 
@@ -176,11 +193,10 @@ void Runtime::take_log_settings(const config::Log& log) {
 }
 
 void Runtime::request(const control::Restart& command, const ControlServer::Respond& respond) {
-  if (!command.wait) respond(control::respond(accepted(), 202));
-  const auto finish = [this, respond, command](const core::Reply& reply) {
-    if (!command.wait) return;
-    if (auto refused = refusal(reply, command.pool, 0)) return respond(*refused);
-    respond(control::respond(reload_result(reply)));
+  const auto done = command.wait ? respond : answer_soon(respond);
+  const auto finish = [this, done, command](const core::Reply& reply) {
+    if (auto refused = refusal(reply, command.pool, 0)) return done(*refused);
+    done(control::respond(reload_result(reply)));
   };
   enqueue(core::RestartRequested{begin(finish), command.pool});
 }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <boost/asio/post.hpp>
+#include <boost/system/system_error.hpp>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -37,24 +38,6 @@ core::Failure listener_failure(const ListenError& error) {
   return failure;
 }
 
-// Whether a process has a handler for a signal, by /proc/PID/status.
-bool catches(pid_t pid, int signal) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/status");
-  for (std::string line; std::getline(file, line);) {
-    if (!line.starts_with("SigCgt:")) continue;
-    const auto mask = std::strtoull(line.c_str() + 7, nullptr, 16);
-    return (mask >> static_cast<unsigned>(signal - 1) & 1U) != 0;
-  }
-  return false;
-}
-
-// Every program understands TERM, INT and QUIT. Another signal is only for those who catch it: to
-// others it would mean death or nothing at all, so they get TERM.
-int stop_signal_for(pid_t pid, int wanted) {
-  const bool common = wanted == SIGTERM || wanted == SIGINT || wanted == SIGQUIT;
-  return common || catches(pid, wanted) ? wanted : SIGTERM;
-}
-
 const config::Listener* find_listener(const config::Pool& pool, const std::string& key) {
   const auto found = std::ranges::find_if(pool.listen, [&](const config::Listener& listener) {
     return Listeners::key(pool.name, listener) == key;
@@ -82,11 +65,12 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
           [this](core::WorkerId worker, const Notification& notification) {
             on_notification(worker, notification);
           }),
-      children_(context,
-                [this](const core::Exited& event) {
-                  exits_.push_back(event);
-                  schedule();
-                }),
+      children_(
+          context, [this] { notify_.drain(); },
+          [this](const core::Exited& event) {
+            exits_.push_back(event);
+            schedule();
+          }),
       probes_(context,
               [this](core::WorkerId worker) {
                 enqueue(core::WorkerSigned{worker, core::WorkerSign::kReady});
@@ -157,13 +141,9 @@ void Runtime::schedule() {
 void Runtime::turn() {
   if (exit_reason_) return finish_if_over();
   const core::Time begin = now();
-  if (!exits_.empty()) {
-    // What a worker said before it died counts, and comes first.
-    notify_.drain();
-    for (const core::Exited& exit : exits_) {
-      const auto process = processes_.find(exit.worker);
-      if (process != processes_.end() && process->second.output) process->second.output->drain();
-    }
+  for (const core::Exited& exit : exits_) {
+    const auto process = processes_.find(exit.worker);
+    if (process != processes_.end() && process->second.output) process->second.output->drain();
   }
   core::Actions actions;
   const auto apply = [&](const core::Event& event) {
@@ -186,7 +166,7 @@ void Runtime::turn() {
   perform(actions);
   bury();
   tell_systemd();
-  arm(next);
+  if (!farewell_) arm(next);
   longest_turn_ = std::max(longest_turn_, now() - begin);
 }
 
@@ -221,13 +201,13 @@ void Runtime::arm(std::optional<core::Time> next) {
   });
 }
 
-// Lets go of the processes whose exits the core has heard of, and keeps what they said last.
+// Lets go of the processes whose exits the core has heard of, and keeps what they said last. Their
+// output is read on: what a worker left behind may still write while it drains.
 void Runtime::bury() {
   for (const core::Exited& exit : std::exchange(exits_, {})) {
     const auto found = processes_.find(exit.worker);
     if (found == processes_.end()) continue;
     probes_.forget(exit.worker);
-    if (found->second.output) found->second.output->close();
     remembered_.push_back({exit.worker, found->second.pid, output_of(exit.worker)});
     if (remembered_.size() > limits::kRemembered) remembered_.pop_front();
     processes_.erase(found);
@@ -257,7 +237,8 @@ void Runtime::tell_systemd() {
 
 void Runtime::on_signal(int signal) {
   const bool stopping = core_.state().stopping;
-  if (exit_reason_ && signal != SIGCHLD) return children_.kill_strays();  // only they are left
+  const bool impatient = signal == SIGTERM || signal == SIGINT || signal == SIGQUIT;
+  if (exit_reason_ && impatient) return children_.kill_strays();  // only they are left
   switch (signal) {
     case SIGCHLD:
       children_.reap();
@@ -369,9 +350,17 @@ void Runtime::perform(const core::Spawn& action) {
   process.slot = action.slot;
   process.generation = action.generation;
   process.launch = launches_.at(action.launch);
+  const config::Output& output = process.launch->pool.output;
+  std::shared_ptr<spdlog::logger> log;
   UniqueFd output_end;
   SpawnResult spawned;
+  std::string stage = "pipe";
   try {
+    if (output.mode == config::OutputMode::kFile) {
+      stage = "open " + output.path;
+      log = file_logger(output.path);
+      stage = "pipe";
+    }
     SpawnRequest request = make_spawn_request(
         *process.launch,
         {action.pool_name, action.slot, action.generation, notify_.path(), options_.environment},
@@ -381,7 +370,10 @@ void Runtime::perform(const core::Spawn& action) {
     open_output(process, request, output_end);
     spawned = spawn(request);
   } catch (const std::system_error& error) {
-    spawned.stage = "pipe";
+    spawned.stage = stage;
+    spawned.error = error.code().value();
+  } catch (const boost::system::system_error& error) {
+    spawned.stage = stage;
     spawned.error = error.code().value();
   }
   if (spawned.pid < 0) {
@@ -392,14 +384,12 @@ void Runtime::perform(const core::Spawn& action) {
   child.worker = action.worker;
   child.name = process.name();
   child.pidfd = std::move(spawned.pidfd);
-  child.stop_signal = stop_signal_for(process.pid, process.launch->pool.stop_signal);
+  child.stop_signal = process.launch->pool.stop_signal;
   child.stop_timeout = process.launch->pool.timeouts.stop;
   children_.add(process.pid, std::move(child));
   if (process.output) {
-    const config::Output& output = process.launch->pool.output;
     const std::string name = process.name() + "[" + std::to_string(process.pid) + "]";
-    process.output->start(output.mode == config::OutputMode::kFile ? file_logger(output.path)
-                                                                   : worker_logger(name));
+    process.output->start(log ? log : worker_logger(name));
   }
   watch_readiness(action.worker, process);
   processes_.emplace(action.worker, std::move(process));

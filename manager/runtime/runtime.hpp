@@ -121,6 +121,7 @@ class Runtime {
   void request(const control::Scale& command, const ControlServer::Respond& respond);
   void request(const control::WorkerCommand& command, const ControlServer::Respond& respond);
   void reload(const std::string& only, const ControlServer::Respond& done);
+  ControlServer::Respond answer_soon(const ControlServer::Respond& respond);
   void reject(const std::vector<config::Fault>& faults, const ControlServer::Respond& done);
   void take_log_settings(const config::Log& log);
   core::OperationId begin(Finish finish);

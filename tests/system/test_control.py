@@ -261,6 +261,8 @@ def test_the_exit_codes_of_ostlerctl(manager):
     assert one.ctl("scale", "nothing", "1").returncode == 4
     assert one.ctl("scale", "web", "many").returncode == 2
     assert one.ctl("dance").returncode == 2
+    assert one.ctl("reload", "nothing", "--no-wait").returncode == 4
+    assert one.post("/v1/pools/nothing/restart?wait=false").status == 404
     assert one.ctl("reload", "--no-wait").returncode == 0
     one.settle()
     assert one.ctl("stop").returncode == 0

@@ -101,6 +101,24 @@ def test_a_child_that_outlives_its_wrapper_is_stopped(manager):
     eventually(lambda: not alive(wrapper) and not alive(child), what="an end of both")
 
 
+def test_a_child_that_outlives_its_wrapper_gets_the_stop_signal_it_catches(manager):
+    script = ("import signal, sys\n"
+              "def stop(number, _):\n"
+              "    open('stopped', 'w').write(signal.Signals(number).name)\n"
+              "    sys.exit()\n"
+              "for one in (signal.SIGTERM, signal.SIGWINCH): signal.signal(one, stop)\n"
+              "open('up', 'w').close()\n"
+              "while True: signal.pause()\n")
+    one = manager(start=False)
+    (one.directory / "app.py").write_text(script)
+    one.write({**one.config, "pools": {"web": {
+        **shell("/usr/bin/python3 app.py & wait", ready={"after": "50ms"}, stop_signal="WINCH"),
+        "directory": str(one.directory)}}}).start()
+    eventually((one.directory / "up").exists)
+    assert one.stop() == 0
+    assert (one.directory / "stopped").read_text() == "SIGWINCH"
+
+
 def test_orphans_are_reaped(manager):
     one = manager({"web": shell("(sleep 0.05 & sleep 0.05 &); exec sleep 1000", workers=3,
                                 ready={"after": "10ms"}, stop_signal="TERM")})

@@ -195,3 +195,20 @@ def test_a_pool_without_listeners_is_ready_when_it_has_lived_a_second(manager):
     assert one.pool()["ready"] == 2
     one.signal(signal.SIGTERM)
     assert one.wait() == 0
+
+
+def wake_ups(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        return int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status.read(), re.M)[1])
+
+
+def test_a_worker_that_said_ready_is_not_looked_at_any_more(manager):
+    script = ("import os, signal, socket\n"
+              "notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+              "notify.sendto(b'READY=1', os.environ['NOTIFY_SOCKET'])\n"
+              "signal.pause()  # never waits for a connection\n")
+    one = manager({"web": {"command": ["/usr/bin/python3", "-c", script], "workers": 4,
+                           "listen": ["tcp://127.0.0.1:0"]}})
+    before = wake_ups(one.pid)
+    time.sleep(1)  # nothing is to happen: that is what is tested
+    assert wake_ups(one.pid) - before < 20

@@ -1,12 +1,15 @@
 """What workers write, and where it goes; the manager's own log."""
 
 import json
+import os
+import select
 import signal
+import subprocess
 import time
 
 import pytest
 
-from ostler import example, scripted, shell
+from ostler import example, program, scripted, shell
 from processes import eventually
 
 
@@ -129,3 +132,55 @@ def test_the_level_of_the_log_can_change_with_a_reload(manager):
     assert one.reload()["outcome"] == "reloaded"
     eventually(lambda: any(json.loads(line)["level"] == "debug"
                            for line in one.log().splitlines() if line.startswith("{")))
+
+
+def test_an_output_file_that_cannot_be_opened_fails_the_reload_and_nothing_else(manager):
+    one = manager({"web": example(workers=1)})
+    pids = one.pids()
+    one.config["pools"]["web"]["output"] = str(one.directory / "missing" / "web.log")
+    one.write()
+    reply = one.reload()
+    assert reply["outcome"] == "rolled_back"
+    assert "missing/web.log: No such file or directory" in reply["pools"]["web"]["reason"]
+    assert one.pids() == pids and one.fetch()[0] == 200
+
+
+def test_what_a_wrapper_leaves_behind_may_write_while_it_drains(manager):
+    script = ("import signal, sys, time\n"
+              "def stop(*_):\n"
+              "    time.sleep(0.2)  # by then its wrapper is gone\n"
+              "    print('goodbye', flush=True)\n"
+              "    open('drained', 'w').close()\n"
+              "    sys.exit()\n"
+              "signal.signal(signal.SIGTERM, stop)\n"
+              "print('serving', flush=True)\n"
+              "while True: signal.pause()\n")
+    one = manager(start=False)
+    (one.directory / "app.py").write_text(script)
+    one.write({**one.config, "pools": {"web": {
+        **shell("/usr/bin/python3 app.py & wait", ready={"after": "50ms"}),
+        "directory": str(one.directory)}}}).start()
+    eventually(lambda: lines_of(one, "]: serving"))
+    assert one.stop() == 0
+    assert (one.directory / "drained").exists()
+    assert lines_of(one, "]: goodbye")
+
+
+def test_a_log_that_nobody_reads_holds_up_neither_a_reload_nor_the_end(manager):
+    one = manager({"web": example(workers=1),
+                   "flood": shell("yes", ready={"after": "10ms"})}, start=False)
+    reading, writing = os.pipe()
+    try:
+        with open(os.devnull, "rb") as null:
+            one.process = subprocess.Popen(
+                [program("ostlerd"), "--config", str(one.file)], stdin=null, stdout=writing,
+                stderr=writing, env=one.env, cwd=one.directory)
+        eventually(one.settled)
+        eventually(lambda: not select.select([], [writing], [], 0)[1], what="a full pipe")
+        assert one.reload()["outcome"] == "reloaded"
+        assert one.fetch()[0] == 200
+        one.signal(signal.SIGTERM)
+        assert one.wait() == 0
+    finally:
+        os.close(reading)
+        os.close(writing)

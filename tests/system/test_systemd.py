@@ -84,8 +84,9 @@ def test_a_reload_that_fails_ends_with_ready_and_the_reason(manager, service):
     status = service.wait("READY", count + 1)["STATUS"]
     assert "reload failed" in status and "exited with code 9" in status
     one.file.write_text("nothing: here\n")
+    count = len(service.named("READY"))
     assert one.reload().status == 422
-    eventually(lambda: "reload rejected" in service.named("STATUS")[-1]["STATUS"])
+    assert "reload rejected" in service.wait("READY", count + 1)["STATUS"]
 
 
 def test_the_end_is_announced(manager, service):
