@@ -104,7 +104,10 @@ void StopSignals::install(std::initializer_list<int> signals) {
 }
 
 void StopSignals::remove() noexcept {
-  for (auto& [signal, action] : previous_) ::sigaction(signal, &action, nullptr);
+  // The last first: of a signal that was named twice, the second entry is our own handler.
+  for (auto it = previous_.rbegin(); it != previous_.rend(); ++it) {
+    ::sigaction(it->first, &it->second, nullptr);
+  }
   shared.event = -1;
   ::close(fd_);
 }

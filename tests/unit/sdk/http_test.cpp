@@ -158,6 +158,17 @@ TEST_CASE("an idle connection is closed after the keep-alive time") {
   CHECK(after_a_pause.closed_in_order());
 }
 
+TEST_CASE("without keep-alive each connection gets one answer, and is told") {
+  const Listener listener;
+  const Example example(listener, {"--keepalive", "0"});
+  for (int i = 0; i < 3; ++i) {
+    Client client(listener);
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));  // NOLINT(sleep): it is accepted
+    CHECK_FALSE(client.ask(get("/pid")).keeps_alive());
+    CHECK(client.closed_in_order());
+  }
+}
+
 TEST_CASE("a request that came while the worker had no CPU is answered, however late") {
   const Listener listener;
   Example example(listener, {"--keepalive", "0.2"});

@@ -181,6 +181,15 @@ TEST_CASE("one object at a time, and the dispositions are given back") {
         }) == "a second ostler::worker in one process; stop 1 readable; default; go 0");
 }
 
+TEST_CASE("a signal named twice is given back too") {
+  CHECK(in_child({}, {}, [] {
+          std::make_unique<worker>(std::initializer_list<int>{SIGUSR2, SIGUSR2}).reset();
+          struct sigaction now {};
+          ::sigaction(SIGUSR2, nullptr, &now);
+          return std::string(now.sa_handler == SIG_DFL ? "default" : "caught");
+        }) == "default");
+}
+
 TEST_CASE("a signal that cannot be caught is refused, and nothing is left behind") {
   CHECK(in_child({}, {}, []() -> std::string {
           try {

@@ -45,7 +45,9 @@ Session::Session(Socket socket, Server& server)
 void Session::await_request() {
   parser_.reset();
   if (buffer_.size() > 0) return read_header();
-  enter(Phase::kIdle, server_.options().keepalive);
+  const auto keepalive = server_.options().keepalive;
+  // Without keep-alive this is the first request, which may take its time all the same.
+  enter(Phase::kIdle, keepalive == keepalive.zero() ? kHeaderTime : keepalive);
   socket_.async_read_some(buffer_.prepare(kReadSize),
                           [self = shared_from_this()](const Error& error, std::size_t size) {
                             if (error) return self->close();
@@ -112,7 +114,8 @@ void Session::handle() {
 
 void Session::respond(Answer answer, bool may_keep_alive) {
   const auto& request = parser_->get();
-  bool keep_alive = may_keep_alive && request.keep_alive();
+  bool keep_alive = may_keep_alive && request.keep_alive() &&
+                    server_.options().keepalive != std::chrono::milliseconds::zero();
   if (keep_alive && server_.draining()) {
     Error ignored;
     const bool pipelined = buffer_.size() > 0 || socket_.available(ignored) > 0;
