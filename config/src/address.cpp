@@ -32,15 +32,6 @@ std::string numeric(int family, const std::string& host) {
   return inet_ntop(family, bytes.data(), text.data(), text.size());
 }
 
-bool is_host_name(std::string_view host) {
-  return host.size() <= 253 && !host.starts_with('-') && !host.starts_with('.') &&
-         host.find("..") == std::string_view::npos &&
-         std::all_of(host.begin(), host.end(), [](char c) {
-           return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||
-                  c == '_';
-         });
-}
-
 // "[::1]:80" to "::1" and "80"; a zone (%eth0) stays with the host.
 ParsedAddress parse_ipv6(std::string_view text) {
   const std::size_t close = text.find("]:");
@@ -68,10 +59,13 @@ ParsedAddress parse_host(std::string_view text) {
     return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   });
   if (host.empty()) host = "*";
+  if (host == "localhost") host = "127.0.0.1";
   if (host.find_first_not_of("0123456789.") == std::string::npos) {
     if (numeric(AF_INET, host).empty()) return problem(quote(host) + " is not an IPv4 address");
-  } else if (host != "*" && !is_host_name(host)) {
-    return problem(quote(host) + " is not a host name");
+  } else if (host != "*") {
+    return problem(quote(host) +
+                   " is not an address; names are not looked up, so give the address itself, as "
+                   "tcp://127.0.0.1:8080");
   }
   return {Address{AddressKind::kTcp, host, 0, {}}, std::string(text.substr(colon + 1))};
 }
@@ -131,22 +125,12 @@ struct Reach {
   bool any = false;
 };
 
-// An IPv4 address written as an IPv6 one is the IPv4 address to the kernel.
-std::string_view bare_host(const Address& address) {
-  std::string_view host = address.host;
-  const bool mapped = host.starts_with("::ffff:") && host.find('.') != std::string_view::npos;
-  if (mapped) host.remove_prefix(7);
-  return host;
-}
-
 Reach reach(const Listener& listener) {
   const std::string_view host = bare_host(listener.address);
   if (host.empty() || host == "*") return {kV4 | kV6, true};
   if (host == "0.0.0.0") return {kV4, true};
   if (host == "::") return {listener.v6only.value_or(false) ? kV6 : kV4 | kV6, true};
-  if (host.find(':') != std::string_view::npos) return {kV6, false};
-  const bool number = host.find_first_not_of("0123456789.") == std::string_view::npos;
-  return {number ? kV4 : 0, false};  // a name: whatever it stands for
+  return {host.find(':') != std::string_view::npos ? kV6 : kV4, false};
 }
 
 }  // namespace
@@ -186,6 +170,13 @@ bool is_ipv6(const Address& address) {
   return address.kind == AddressKind::kTcp && address.host.find(':') != std::string::npos;
 }
 
+std::string_view bare_host(const Address& address) {
+  std::string_view host = address.host;
+  const bool mapped = host.starts_with("::ffff:") && host.find('.') != std::string_view::npos;
+  if (mapped) host.remove_prefix(7);
+  return host;
+}
+
 bool is_any_address(const Listener& listener) {
   return listener.address.kind == AddressKind::kTcp && reach(listener).any;
 }
@@ -196,10 +187,7 @@ bool collide(const Listener& a, const Listener& b) {
   if (a.address.port == 0 || a.address.port != b.address.port) return false;
   const Reach one = reach(a);
   const Reach other = reach(b);
-  if ((one.any && other.families == 0) || (other.any && one.families == 0)) {
-    return one.families + other.families == (kV4 | kV6);  // a name, and any address whatsoever
-  }
-  if ((one.families & other.families) == 0 && one.families + other.families != 0) return false;
+  if ((one.families & other.families) == 0) return false;
   return one.any || other.any || bare_host(a.address) == bare_host(b.address);
 }
 

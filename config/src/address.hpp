@@ -1,5 +1,5 @@
 // Listener addresses: from text to `Address`, and which of them cannot be open at the same time.
-// Names are not resolved; no system call is made.
+// Of names only `localhost` is known; no system call is made.
 #pragma once
 
 #include <optional>
@@ -17,11 +17,15 @@ struct ParsedAddress {
   std::optional<Address> address;
   std::string problem;  // what would be right, if there is no address
 };
-// Numeric hosts are brought into their shortest form and names to lower case, so that equal
-// addresses have equal texts.
+// Hosts are brought into their shortest form, `localhost` to 127.0.0.1, so that equal addresses
+// have equal texts.
 ParsedAddress parse_address(std::string_view text);
 
 bool is_ipv6(const Address& address);
+
+// The host of a tcp address. An IPv4 address written as an IPv6 one is the IPv4 address to the
+// kernel, and comes as that.
+std::string_view bare_host(const Address& address);
 
 // Whether a tcp listener takes its port on every address of a family.
 bool is_any_address(const Listener& listener);

@@ -165,7 +165,9 @@ class PoolCheck {
   void check_user() {
     const auto user = find_user(*pool_.user);
     if (!user) return fault(at("user"), "there is no user " + quote(*pool_.user));
-    if (user->uid != host_.uid && !host_.may_set_user()) {
+    // With the user the groups are set too.
+    const bool may_switch = host_.may_set_user() && host_.may_set_group();
+    if (user->uid != host_.uid && !may_switch) {
       return fault(at("user"), may_not_switch("user", *pool_.user));
     }
     if (!user->known && at("group").node == nullptr) {
@@ -249,9 +251,10 @@ class Seen {
     const bool tcp = address.kind == AddressKind::kTcp;
     Group& group = groups_[tcp ? std::to_string(address.port) : address.text()];
     const bool any = is_any_address(ref.listener());
+    const std::string host(bare_host(address));
     if (const auto other = first(group.any, ref)) return other;
-    const auto same = group.by_text.find(address.text());
-    if (same != group.by_text.end() && collide(same->second.listener(), ref.listener())) {
+    const auto same = group.by_host.find(host);
+    if (same != group.by_host.end() && collide(same->second.listener(), ref.listener())) {
       return same->second;
     }
     if (any) {
@@ -259,14 +262,14 @@ class Seen {
       group.any.push_back(ref);
     }
     group.all.push_back(ref);
-    group.by_text.emplace(address.text(), ref);
+    group.by_host.emplace(host, ref);
     return std::nullopt;
   }
 
  private:
   struct Group {
     std::vector<Ref> all, any;
-    std::map<std::string, Ref> by_text;
+    std::map<std::string, Ref> by_host;
   };
 
   static std::optional<Ref> first(const std::vector<Ref>& refs, const Ref& ref) {

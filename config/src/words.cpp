@@ -71,6 +71,7 @@ class Splitter {
       return;
     }
     const char next = rest_[1];
+    if (next == '\n') return rest_.remove_prefix(2);  // the line goes on in the next
     if (quote_ == '"' && !is_one_of(next, kEscapable)) return take('\\');
     rest_.remove_prefix(1);
     take(next);

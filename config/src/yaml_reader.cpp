@@ -97,8 +97,8 @@ class TreeBuilder : public YAML::EventHandler {
   [[nodiscard]] bool written_out(const YAML::Mark& mark) const {
     const auto at = std::min(static_cast<std::size_t>(std::max(mark.pos, 0)), text_.size());
     const std::string_view rest = text_.substr(at);
-    return rest.starts_with("~") || rest.starts_with("null") || rest.starts_with("Null") ||
-           rest.starts_with("NULL");
+    const std::string_view word = rest.substr(0, rest.find_first_of(" \t\r\n,]}"));
+    return word == "~" || word == "null" || word == "Null" || word == "NULL";
   }
 
   [[nodiscard]] std::string path() const {

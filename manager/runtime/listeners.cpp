@@ -148,10 +148,7 @@ bool open_tcp(const config::Listener& listener, UniqueFd& fd, ListenError& error
   const bool any = any_host(address.host);
   std::optional<bool> v6only = listener.v6only;
   if (any && !v6only) v6only = false;
-  auto name = tcp_name(any                           ? "::"
-                       : address.host == "localhost" ? "127.0.0.1"
-                                                     : address.host,
-                       address.port);
+  auto name = tcp_name(any ? "::" : address.host, address.port);
   if (!name) {
     return explain(error, listener,
                    config::quote(address.host) + " is not an address; names are not " +

@@ -2,6 +2,7 @@
 #include "config/src/checks.hpp"
 
 #include <doctest/doctest.h>
+#include <linux/capability.h>
 #include <unistd.h>
 
 #include "stable.hpp"
@@ -107,6 +108,12 @@ TEST_CASE("what the kernel reserves for root is refused to others") {
              "start it as root"}));
   CHECK(has(stable.pool_faults("  group: root"), {"may not switch to the group 'root'"}));
   CHECK(stable.pool_faults("  user: 54321\n  group: 54321").empty());
+  // A user comes with groups: the one capability is of no use without the other.
+  stable.host.capabilities = 1U << CAP_SETUID;
+  CHECK(has(stable.pool_faults("  user: root"), {"may not switch to the user 'root'"}));
+  stable.host.capabilities = 1U << CAP_SETUID | 1U << CAP_SETGID;
+  CHECK(stable.pool_faults("  user: root").empty());
+  stable.host.capabilities = 0;
   CHECK(has(stable.pool_faults("  listen: [tcp://127.0.0.1:80]"),
             {"listen[0]: ports below 1024 are for root and CAP_NET_BIND_SERVICE"}));
   CHECK(has(stable.pool_faults("  listen: [{address: tcp://127.0.0.1:80}]"),
@@ -133,6 +140,12 @@ TEST_CASE("listeners that cannot be open together") {
               "tcp://*:80 (t.yaml:2:29)"});
   CHECK(has(stable.pool_faults("  listen: [unix:///a, {address: unix:////a}]"),
             {"listen[1]: unix:///a is taken: this pool itself listens on unix:///a"}));
+  CHECK(has(stable.faults("pools:\n a: {command: app, listen: [tcp://127.0.0.1:80]}\n"
+                          " b: {command: app, listen: [\"tcp://[::ffff:127.0.0.1]:80\"]}\n"),
+            {"pools.b.listen[0]: tcp://[::ffff:127.0.0.1]:80 is taken: pool 'a' listens on "
+             "tcp://127.0.0.1:80"}));
+  CHECK(has(stable.pool_faults("  listen: [tcp://localhost:80, tcp://127.0.0.1:80]"),
+            {"tcp://127.0.0.1:80 is taken"}));
   CHECK(has(stable.pool_faults("  listen: [tcp://127.0.0.1:80, tcp://*:80]"),
             {"tcp://*:80 is taken"}));
   CHECK(stable

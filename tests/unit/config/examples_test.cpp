@@ -38,7 +38,7 @@ nlohmann::json as_json(const std::string& text) {
 struct Machine : Stable {
   Machine() {
     for (const char* program :
-         {"my-server", "uvicorn", "gunicorn", "node", "php-cgi", "hello_http"}) {
+         {"my-server", "uvicorn", "gunicorn", "node", "php-cgi", "ostler-example-http"}) {
       scratch.write("bin/" + std::string(program), "#!/bin/sh\n", 0755);
     }
   }

@@ -80,7 +80,7 @@ class RandomConfig {
 
   Listener make_listener(int index) {
     static const Lines kAddresses = {"tcp://:0", "tcp://127.0.0.1:0", "tcp://[::]:0",
-                                     "tcp://some.host:0"};
+                                     "tcp://localhost:0"};
     const std::string own = "-" + std::to_string(++listeners_);
     std::string address = kAddresses[static_cast<std::size_t>(number(0, 3))];
     const int kind = number(0, 3);

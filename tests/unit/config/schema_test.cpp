@@ -198,6 +198,12 @@ TEST_CASE("the schema refuses what is unknown, misplaced or not available yet") 
   CHECK(!accepts("pools: {web: {timeouts: {strat: 1s}}}"));
   CHECK(!accepts("pools: {web: {listen: [{adress: tcp://:80}]}}"));
   CHECK(!accepts("pools: {web: {listen: [\"8080\"]}}"));
+  for (const char* good :
+       {"tcp://localhost:80", "tcp://*:80", "tcp://127.0.0.1:80", "tcp://[::1]:80"}) {
+    CAPTURE(good);
+    CHECK(accepts(("pools: {web: {listen: [\"" + std::string(good) + "\"]}}").c_str()));
+  }
+  CHECK(!accepts("pools: {web: {listen: [\"tcp://www.example.com:80\"]}}"));
   CHECK(!accepts("pools: {web: {accept: reuseport}}"));
   CHECK(!accepts("pools: {web: {limits: {}}}"));
   CHECK(!accepts("pools: {web: {env: {A: [1]}}}"));

@@ -24,6 +24,8 @@ TEST_CASE("a command line is split as a shell would") {
   CHECK(words("\"|&;<>()\"") == Lines{"|&;<>()"});
   CHECK(words("app --fd {fd} *.py ~ #x 100$ $% a=b") ==
         Lines{"app", "--fd", "{fd}", "*.py", "~", "#x", "100$", "$%", "a=b"});
+  CHECK(words("app \\\n  --port 80\\\n80 \\\n") == Lines{"app", "--port", "8080"});
+  CHECK(words("\"a\\\nb\" 'c\\\nd'") == Lines{"ab", "c\\\nd"});
   CHECK(words("\\$HOME \\| \\;") == Lines{"$HOME", "|", ";"});
 }
 

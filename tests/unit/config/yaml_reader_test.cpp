@@ -82,6 +82,18 @@ TEST_CASE("a null that is written out is told from one that is not there") {
   CHECK(result.root->find("b")->value->place.text() == "f:2:1");
   CHECK(result.root->find("c")->value->text == "null");
   CHECK(result.root->find("d")->value->find("e")->value->text.empty());
+
+  // What comes next may look like one.
+  const Result next = read("a:\nnullify: [null, ~]\nb: {c: null}\nd:\n~e:\nnull-f: null # g\n");
+  CHECK(next.faults == Lines{});
+  for (const char* key : {"a", "d", "~e"}) {
+    CAPTURE(key);
+    CHECK(next.root->find(key)->value->text.empty());
+  }
+  CHECK(next.root->find("nullify")->value->items[0]->text == "null");
+  CHECK(next.root->find("nullify")->value->items[1]->text == "null");
+  CHECK(next.root->find("b")->value->find("c")->value->text == "null");
+  CHECK(next.root->find("null-f")->value->text == "null");
 }
 
 TEST_CASE("duplicate keys are faults, each of them, wherever they are") {
