@@ -1,6 +1,7 @@
 #include "daemon/arguments.hpp"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <iostream>
 #include <map>
 #include <memory>
@@ -53,6 +54,26 @@ int usage_error(const std::string& message) {
   return 2;
 }
 
+// Options that are unknown, or not available yet, join KEYS: the configuration knows which is
+// which, and says it. What is left that is no option comes back.
+std::vector<std::string> take_options(const std::vector<std::string>& extras,
+                                      std::vector<std::pair<std::string, std::string>>& keys) {
+  std::vector<std::string> rest;
+  bool wants_value = false;
+  for (const std::string& extra : extras) {
+    const bool option = extra.size() > 2 && extra.starts_with("--");
+    if (option) {
+      const auto equals = std::min(extra.find('='), extra.size());
+      keys.emplace_back(extra.substr(2, equals - 2), "");
+      wants_value = equals == extra.size();
+    } else {
+      if (!wants_value || extra.starts_with('-')) rest.push_back(extra);
+      wants_value = false;
+    }
+  }
+  return rest;
+}
+
 // "KEY=VALUE" as given to --set; empty key: not of that form.
 config::Override override_of(const std::string& text) {
   const auto equals = text.find('=');
@@ -93,8 +114,11 @@ Parsed parse_arguments(int argc, char** argv) {
         ->expected(1, repeatable ? 1 << 20 : 1)
         ->allow_extra_args(false);
   }
+  app.allow_extras(separated);
   try {
     app.parse(argc, argv);
+    auto rest = take_options(app.remaining(), arguments.keys);
+    if (!rest.empty()) throw CLI::ExtrasError(std::move(rest));
   } catch (const CLI::Success& success) {
     return {std::nullopt, app.exit(success)};
   } catch (const CLI::ParseError& error) {

@@ -1,5 +1,4 @@
 // ostlerd: read the flags and the configuration, open the control socket, run, say how it ended.
-#include <grp.h>
 #include <malloc.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
@@ -9,6 +8,7 @@
 #include <iostream>
 #include <stdexcept>
 
+#include "config/src/host.hpp"
 #include "config/src/load.hpp"
 #include "control/socket_path.hpp"
 #include "daemon/arguments.hpp"
@@ -47,9 +47,8 @@ runtime::ControlSocketOptions control_options(const config::Control& control) {
   options.path = control.socket ? *control.socket : control::default_control_socket();
   options.mode = static_cast<mode_t>(control.mode.value_or(::geteuid() == 0 ? 0660 : 0600));
   if (control.group) {
-    const auto identity = ::getgrnam(control.group->c_str());
-    if (identity == nullptr) throw std::runtime_error("control.group: no group " + *control.group);
-    options.group = identity->gr_gid;
+    options.group = config::find_group(*control.group);
+    if (!options.group) throw std::runtime_error("control.group: no group " + *control.group);
   }
   return options;
 }

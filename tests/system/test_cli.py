@@ -114,6 +114,41 @@ def test_faults_of_the_command_line_are_told_in_its_own_words():
     assert done.returncode == 2 and "no command after --" in done.stderr
 
 
+@pytest.mark.parametrize("option", [["--recycle-requests", "1000"], ["--recycle-requests=1000"],
+                                    ["--limits-memory", "1G"], ["--accept", "reuseport"]])
+def test_options_of_what_comes_later_are_refused_as_that(option):
+    done = ostlerd(*option, "--workers", 2, "--", "/bin/true")
+    assert done.returncode == 2
+    assert option[0].partition("=")[0] + ": " in done.stderr
+    assert "is not available in this version" in done.stderr
+    assert "1 fault in the configuration" in done.stderr
+
+
+def test_an_option_that_is_misspelt_is_answered_with_the_one_there_is():
+    done = ostlerd("--wrokers", 2, "--", "/bin/true")
+    assert done.returncode == 2
+    assert "--wrokers: unknown option; did you mean 'workers'?" in done.stderr
+
+
+@pytest.mark.parametrize("args", [["stray", "--", "/bin/true"], ["-x", "--", "/bin/true"],
+                                  ["--workers", "2", "3", "--", "/bin/true"],
+                                  ["--wrokers=2", "3", "--", "/bin/true"],
+                                  ["--chekc"], ["stray"]])
+def test_what_is_no_option_is_wrong_usage(args):
+    done = ostlerd(*args)
+    assert done.returncode == 2
+    assert "Try 'ostlerd --help'" in done.stderr
+
+
+def test_the_group_of_the_control_socket_may_be_a_number(manager):
+    one = manager({"web": scripted()}, start=False)
+    one.config["control"]["group"] = str(os.getgid())
+    one.write()
+    assert ostlerd("--check", "--config", one.file).returncode == 0
+    one.start()
+    assert os.stat(one.socket).st_gid == os.getgid()
+
+
 def test_help_and_version():
     helped = ostlerd("--help")
     assert helped.returncode == 0
