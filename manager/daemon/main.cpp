@@ -80,7 +80,7 @@ int run(const Arguments& arguments, const config::Loaded& loaded, Inheritance in
     spdlog::critical("{}", error.what());
   }
   spdlog::info("exit code {}", code);
-  runtime::close_log();
+  if (!runtime::close_log()) ::_exit(code);
   return code;
 }
 

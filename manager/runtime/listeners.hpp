@@ -5,7 +5,7 @@
 // manager and all workers share, and a program that blocks in accept(2), php-cgi for one, takes
 // EAGAIN for the end. Programs with an event loop set O_NONBLOCK themselves.
 //
-// A tcp host is a numeric address, `localhost` (127.0.0.1), or empty or `*` for any address: IPv6
+// A tcp host is a numeric address, or empty or `*` for any address: IPv6
 // with IPv4 mapped into it, or IPv4 where there is no IPv6. Other names would have to be asked of
 // the network, and nothing in the manager blocks.
 //
