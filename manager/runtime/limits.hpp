@@ -28,6 +28,8 @@ inline constexpr int kProbeShare = 20;  // at most one part in so many of the ti
 // A status answer measures memory and CPU for so long, and not again for a worker within so long.
 inline constexpr auto kSampleTurn = milliseconds(10);
 inline constexpr auto kSampleAge = seconds(3);
+// Between two looks at the CPU that a worker has used when it sends a heartbeat.
+inline constexpr auto kBeatSample = milliseconds(500);
 // At first start: how long an address in use is waited for (a manager that was killed, whose
 // workers still drain), and how often it is tried.
 inline constexpr auto kBindPatience = seconds(5);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "runtime/hang.hpp"
 #include "runtime/runtime.hpp"
 
 namespace ostler::runtime {
@@ -58,6 +59,11 @@ pid_t Runtime::pid_of(core::WorkerId worker) const {
   return dead == remembered_.end() ? 0 : dead->pid;
 }
 
+std::string Runtime::doing_of(core::WorkerId worker) const {
+  const auto process = processes_.find(worker);
+  return process == processes_.end() ? std::string() : process->second.doing;
+}
+
 std::vector<std::string> Runtime::output_of(core::WorkerId worker) const {
   const auto process = processes_.find(worker);
   if (process != processes_.end()) {
@@ -68,6 +74,11 @@ std::vector<std::string> Runtime::output_of(core::WorkerId worker) const {
 }
 
 void Runtime::perform(const core::Note& action) {
+  const auto process = processes_.find(action.worker);
+  const bool hung = action.kind == core::NoteKind::kWorkerStopping && action.failure;
+  if (hung && process != processes_.end()) {
+    process->second.doing = what_it_does(process->second.pid, process->second.cpu_at_beat);
+  }
   log_note(action);
   server_->publish(event_of(action));
   if (action.kind == core::NoteKind::kReloadFinished &&
@@ -104,6 +115,7 @@ control::EventView Runtime::event_of(const core::Note& note) const {
   };
   if (note.cause != core::StopCause::kNone) add("cause", std::string(core::word(note.cause)));
   if (note.failure) add("reason", core::describe(*note.failure));
+  if (const std::string doing = doing_of(note.worker); !doing.empty()) add("doing", doing);
   switch (note.kind) {
     case core::NoteKind::kWorkerFailed:
       add("retry_in", seconds(note.value));
@@ -145,7 +157,11 @@ void Runtime::log_note(const core::Note& note) const {
     case core::NoteKind::kWorkerReady:
       return spdlog::info("{} ready, generation {}", worker, note.generation);
     case core::NoteKind::kWorkerStopping:
-      if (note.failure) return spdlog::warn("{} is aborted: it {}", worker, why);
+      if (note.failure) {
+        const std::string doing = doing_of(note.worker);
+        return spdlog::warn("{} is aborted: it {}{}{}", worker, why, doing.empty() ? "" : "; ",
+                            doing);
+      }
       return spdlog::debug("{} asked to stop ({})", worker, core::word(note.cause));
     case core::NoteKind::kWorkerExited:
       return spdlog::info("{} gone ({}): {}", worker, core::word(note.cause), why);

@@ -22,6 +22,7 @@
 #include "runtime/cpus.hpp"
 #include "runtime/limits.hpp"
 #include "runtime/log.hpp"
+#include "runtime/usage.hpp"
 
 namespace ostler::runtime {
 namespace {
@@ -280,7 +281,13 @@ void Runtime::on_notification(core::WorkerId worker, const Notification& notific
   const auto sign = [&](core::WorkerSign what) { enqueue(core::WorkerSigned{worker, what}); };
   const bool timed = process.launch->pool.ready.mode == config::ReadyMode::kAfter;
   if (notification.ready && !timed) sign(core::WorkerSign::kReady);
-  if (notification.watchdog) sign(core::WorkerSign::kHeartbeat);
+  if (notification.watchdog) {
+    sign(core::WorkerSign::kHeartbeat);
+    if (!process.beat_measured || now() - *process.beat_measured > limits::kBeatSample) {
+      process.beat_measured = now();
+      process.cpu_at_beat = cpu_seconds(process.pid).value_or(0);
+    }
+  }
   if (notification.extend) enqueue(core::TimeoutExtended{worker, *notification.extend});
   if (notification.stopping) sign(core::WorkerSign::kStopping);
   if (notification.trigger) sign(core::WorkerSign::kTrigger);

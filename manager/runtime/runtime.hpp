@@ -76,6 +76,9 @@ class Runtime {
     std::optional<std::string> status;
     Usage usage;
     std::optional<core::Time> measured;
+    double cpu_at_beat = 0;  // seconds of CPU it had used about when it last sent a heartbeat
+    std::optional<core::Time> beat_measured;
+    std::string doing;  // when it was taken for hung
     [[nodiscard]] std::string name() const { return pool + "." + std::to_string(slot); }
   };
   // What a dead worker left for the answers that name it.
@@ -133,6 +136,7 @@ class Runtime {
   void log_note(const core::Note& note) const;
   control::EventView event_of(const core::Note& note) const;
   pid_t pid_of(core::WorkerId worker) const;
+  std::string doing_of(core::WorkerId worker) const;
   std::vector<std::string> output_of(core::WorkerId worker) const;
   std::string status_line() const;
 

@@ -27,6 +27,18 @@ std::optional<std::uint64_t> pss(pid_t pid) {
   return std::nullopt;
 }
 
+void add_children(pid_t pid, std::vector<pid_t>& pids) {
+  std::ifstream file(directory(pid) + "/task/" + std::to_string(pid) + "/children");
+  for (pid_t child = 0; pids.size() < kProcesses && file >> child;) pids.push_back(child);
+}
+
+template <class T>
+void add(std::optional<T>& sum, std::optional<T> value) {
+  if (value) sum = sum.value_or(T{}) + *value;
+}
+
+}  // namespace
+
 std::optional<double> cpu_seconds(pid_t pid) {
   std::ifstream file(directory(pid) + "/stat");
   std::string line;
@@ -42,18 +54,6 @@ std::optional<double> cpu_seconds(pid_t pid) {
   if (!(fields >> user >> system)) return std::nullopt;
   return (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
 }
-
-void add_children(pid_t pid, std::vector<pid_t>& pids) {
-  std::ifstream file(directory(pid) + "/task/" + std::to_string(pid) + "/children");
-  for (pid_t child = 0; pids.size() < kProcesses && file >> child;) pids.push_back(child);
-}
-
-template <class T>
-void add(std::optional<T>& sum, std::optional<T> value) {
-  if (value) sum = sum.value_or(T{}) + *value;
-}
-
-}  // namespace
 
 Usage measure_usage(pid_t pid) {
   Usage usage;

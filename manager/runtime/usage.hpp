@@ -17,4 +17,7 @@ struct Usage {
 // at all: nullopt. Cost: about 0.1 ms for a small process.
 Usage measure_usage(pid_t pid);
 
+// Of `pid` alone, with its threads.
+std::optional<double> cpu_seconds(pid_t pid);
+
 }  // namespace ostler::runtime

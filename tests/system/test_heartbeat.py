@@ -55,6 +55,21 @@ def test_a_hung_worker_that_survives_abort_is_killed_a_second_later(manager):
         assert 0.9 < time.monotonic() - begin < 10
 
 
+@pytest.mark.parametrize(("does", "said"), [
+    ("while True: pass", r"used 0\.[2-9]\d s of CPU meanwhile, its main thread in no system call"),
+    ("signal.pause()", r"used 0\.0\d s of CPU meanwhile, its main thread in the system call \w+")])
+def test_the_report_of_a_hung_worker_says_what_it_was_doing(manager, does, said):
+    one = manager(start=False)
+    command = python(one, f"notify('READY=1'); notify('WATCHDOG=1')\n{does}\n")
+    one.write({**one.config, "pools": {"web": {
+        "command": command, "timeouts": {"heartbeat": "1s"}}}}).launch()
+    eventually(lambda: "sent no heartbeat" in one.log())
+    with one.events() as events:
+        stopping = events.wait("worker.stopping")
+    assert re.fullmatch(said, stopping["doing"]), stopping
+    assert stopping["doing"] in one.log()
+
+
 def test_who_never_sends_a_heartbeat_is_never_killed_for_silence(manager):
     one = manager({"web": scripted(timeouts={"heartbeat": "200ms"})})
     before = one.pids()
