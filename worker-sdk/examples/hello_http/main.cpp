@@ -1,33 +1,31 @@
-// ostler-example-http: a small HTTP server as a worker. It shows all that a worker with its own
-// event loop has to do: take the inherited listeners, say that it is ready, and drain when asked
-// to.
+// ostler-example-http: a small HTTP server as a worker, with a route that waits without holding the
+// others up.
 #include <getopt.h>
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <cmath>
-#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <exception>
-#include <limits>
-#include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <system_error>
+#include <utility>
 
-#include <boost/asio/buffer.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/posix/basic_stream_descriptor.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
 
-#include "ostler/worker.hpp"
-#include "server.hpp"
+#include "ostler/http.hpp"
 
 namespace ostler::example {
 namespace {
+
+using std::chrono::milliseconds;
 
 constexpr char kUsage[] =
     "usage: ostler-example-http [--keepalive SECONDS] [--start-delay MS] [--listen IP:PORT]\n"
@@ -44,25 +42,76 @@ constexpr char kUsage[] =
     "  POST /echo       the request's body (64 KiB at most)\n"
     "\n"
     "TERM, INT or QUIT: drain and exit 0; once more: exit 1 at once.\n";
-constexpr int kUsageError = 2;
+constexpr milliseconds kLongestPause{60'000};
 
-struct Flags {
-  double keepalive = 5;
-  unsigned start_delay = 0;
-  std::optional<std::string> listen;
+// Who answers: "web.0", or "alone" without a manager.
+struct Identity {
+  explicit Identity(const worker& worker) {
+    if (worker.pool() && worker.slot())
+      name = *worker.pool() + "." + std::to_string(*worker.slot());
+    if (worker.generation()) generation = std::to_string(*worker.generation());
+  }
+  std::string name = "alone";
+  std::string generation = "none";
+  std::string pid = std::to_string(::getpid());
 };
 
 template <class Number>
-Number number(const char* flag, const char* text, Number most) {
+Number number(const std::string& what, std::string_view text, Number most) {
   Number value{};
-  const char* end = text + std::strlen(text);
-  const auto [rest, error] = std::from_chars(text, end, value);
-  if (error != std::errc{} || rest != end || !(value >= 0 && value <= most)) {
-    throw std::invalid_argument(std::string(flag) + ": '" + text + "' is not a number from 0 to " +
+  const auto [rest, error] = std::from_chars(text.begin(), text.end(), value);
+  if (error != std::errc{} || rest != text.end() || !(value >= 0 && value <= most)) {
+    throw std::invalid_argument(what + ": '" + std::string(text) + "' is not a number from 0 to " +
                                 std::to_string(most));
   }
   return value;
 }
+
+http::response not_allowed(const std::string& methods) {
+  return {.status = http::status::method_not_allowed,
+          .body = "only " + methods + " is possible here\n",
+          .fields = {{"Allow", methods}}};
+}
+
+boost::asio::awaitable<void> pause(std::string_view query) {
+  if (!query.starts_with("ms=")) throw std::invalid_argument("want /slow?ms=NUMBER");
+  const auto wanted = number<long long>("ms", query.substr(3), 1LL << 60);
+  boost::asio::steady_timer timer(co_await boost::asio::this_coro::executor,
+                                  std::min(milliseconds(wanted), kLongestPause));
+  co_await timer.async_wait(boost::asio::use_awaitable);
+}
+
+boost::asio::awaitable<http::response> answer(const http::request& request,
+                                              const Identity& identity) {
+  const std::string_view target{request.target().data(), request.target().size()};
+  const auto path = target.substr(0, target.find('?'));
+  const auto query = target.substr(std::min(path.size() + 1, target.size()));
+  const bool get = request.method() == http::verb::get || request.method() == http::verb::head;
+
+  if (path == "/echo") {
+    if (request.method() != http::verb::post) co_return not_allowed("POST");
+    co_return http::response{.body = request.body()};
+  }
+  if (path != "/" && path != "/pid" && path != "/slow") {
+    co_return http::response{.status = http::status::not_found,
+                             .body = "nothing is at " + std::string(path) + "\n"};
+  }
+  if (!get) co_return not_allowed("GET, HEAD");
+  if (path == "/pid") co_return http::response{.body = identity.pid + "\n"};
+  try {
+    if (path == "/slow") co_await pause(query);
+  } catch (const std::invalid_argument& fault) {
+    co_return http::response{.status = http::status::bad_request,
+                             .body = std::string(fault.what()) + "\n"};
+  }
+  co_return http::response{.body = "hello from " + identity.name + ", pid " + identity.pid +
+                                   ", generation " + identity.generation + "\n"};
+}
+
+struct Flags {
+  http::options options{.body_limit = 64 * 1024};
+  milliseconds start_delay{0};
+};
 
 Flags parse(int argc, char** argv) {
   static const option kOptions[] = {{"keepalive", required_argument, nullptr, 'k'},
@@ -73,113 +122,41 @@ Flags parse(int argc, char** argv) {
   Flags flags;
   for (int flag = 0; (flag = ::getopt_long(argc, argv, "", kOptions, nullptr)) != -1;) {
     if (flag == 'k') {
-      flags.keepalive = number("--keepalive", optarg, 86400.0);
+      flags.options.keepalive =
+          milliseconds(static_cast<long>(number("--keepalive", optarg, 86400.0) * 1000));
     } else if (flag == 'd') {
-      flags.start_delay = number("--start-delay", optarg, 3'600'000U);
+      flags.start_delay = milliseconds(number("--start-delay", optarg, 3'600'000));
     } else if (flag == 'l') {
-      flags.listen = optarg;
+      flags.options.listen = optarg;
     } else {
       std::fputs(kUsage, flag == 'h' ? stdout : stderr);
-      std::exit(flag == 'h' ? EXIT_SUCCESS : kUsageError);
+      std::exit(flag == 'h' ? EXIT_SUCCESS : http::kUsageError);
     }
   }
   if (optind < argc) throw std::invalid_argument(std::string("unexpected '") + argv[optind] + "'");
   return flags;
 }
 
-Identity identity_of(const worker& worker) {
-  Identity identity{"alone", "none", ::getpid()};
-  if (worker.pool() && worker.slot()) {
-    identity.name = *worker.pool() + "." + std::to_string(*worker.slot());
-  }
-  if (worker.generation()) identity.generation = std::to_string(*worker.generation());
-  return identity;
-}
-
 // False if the worker was asked to stop meanwhile.
-bool wait_before_ready(const worker& worker, unsigned milliseconds) {
+bool wait_before_ready(const worker& worker, milliseconds delay) {
   pollfd stop{worker.stop_fd(), POLLIN, 0};
-  const auto until = Clock::now() + std::chrono::milliseconds(milliseconds);
-  while (!worker.stop_requested()) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now()).count();
-    if (left <= 0) return true;
-    ::poll(&stop, 1, static_cast<int>(left));
+  while (::poll(&stop, 1, static_cast<int>(delay.count())) < 0 && !worker.stop_requested()) {
   }
-  return false;
+  return !worker.stop_requested();
 }
-
-int open_listener(asio::io_context& context, const std::string& address) {
-  const auto colon = address.rfind(':');
-  if (colon == std::string::npos) throw std::invalid_argument("--listen: want IP:PORT");
-  auto host = address.substr(0, colon);
-  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-  const auto port = number<std::uint16_t>("--listen", address.c_str() + colon + 1,
-                                          std::numeric_limits<std::uint16_t>::max());
-  try {
-    asio::ip::tcp::acceptor acceptor(context, {asio::ip::make_address(host), port});
-    std::printf("listening on port %u\n", unsigned{acceptor.local_endpoint().port()});
-    std::fflush(stdout);
-    return acceptor.release();
-  } catch (const boost::system::system_error& error) {
-    throw std::runtime_error("listen on " + address + ": " + error.code().message());
-  }
-}
-
-// Follows the stop signals for as long as the server has connections.
-class StopWatch {
- public:
-  StopWatch(asio::io_context& context, const worker& worker, Server& server)
-      : worker_(worker), server_(server), event_(context, worker.stop_fd()) {
-    watch();
-  }
-  StopWatch(const StopWatch&) = delete;
-  StopWatch& operator=(const StopWatch&) = delete;
-  // The descriptor is the worker's.
-  ~StopWatch() { event_.release(); }
-
- private:
-  void watch() {
-    event_.async_read_some(asio::buffer(&count_, sizeof count_),
-                           [this](const Error& error, std::size_t) {
-                             if (!error) on_stop();
-                           });
-  }
-
-  void on_stop() {
-    if (worker_.stop_requests() > 1) std::_Exit(EXIT_FAILURE);
-    worker_.stopping();
-    worker_.status("draining " + std::to_string(server_.sessions()) + " connections");
-    watch();
-    server_.drain([this] { event_.cancel(); });
-  }
-
-  const worker& worker_;
-  Server& server_;
-  asio::posix::basic_stream_descriptor<Executor> event_;
-  std::uint64_t count_ = 0;
-};
 
 int run(const Flags& flags) {
   worker worker;
   if (!wait_before_ready(worker, flags.start_delay)) return EXIT_SUCCESS;
-
-  asio::io_context context(BOOST_ASIO_CONCURRENCY_HINT_UNSAFE);  // one thread: no locks
-  const auto keepalive = std::chrono::duration<double>(flags.keepalive);
-  Server server(context,
-                {.identity = identity_of(worker),
-                 .keepalive = std::chrono::duration_cast<std::chrono::milliseconds>(keepalive)});
-  for (const auto& listener : worker.listeners()) server.serve(listener.fd);
-  if (flags.listen) {
-    server.serve(open_listener(context, *flags.listen));
-  } else if (worker.listeners().empty()) {
-    throw std::invalid_argument("no listener was inherited; see --listen to run without a manager");
-  }
-  StopWatch stop(context, worker, server);
-  if (!worker.ready() && worker.managed()) {
-    throw std::system_error(errno, std::generic_category(), "tell the manager READY=1");
-  }
-  context.run();
-  return EXIT_SUCCESS;
+  const Identity identity(worker);
+  return http::serve(
+      worker,
+      [&](const http::request& request) -> boost::asio::awaitable<http::response> {
+        auto response = co_await answer(request, identity);
+        response.fields.emplace_back("X-Worker", identity.name + " " + identity.pid);
+        co_return response;
+      },
+      flags.options);
 }
 
 }  // namespace
@@ -188,11 +165,9 @@ int run(const Flags& flags) {
 int main(int argc, char** argv) {
   try {
     return ostler::example::run(ostler::example::parse(argc, argv));
-  } catch (const std::invalid_argument& error) {
-    std::fprintf(stderr, "ostler-example-http: %s\n", error.what());
-    return ostler::example::kUsageError;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "ostler-example-http: %s\n", error.what());
-    return EXIT_FAILURE;
+    return dynamic_cast<const std::invalid_argument*>(&error) != nullptr ? ostler::http::kUsageError
+                                                                         : EXIT_FAILURE;
   }
 }

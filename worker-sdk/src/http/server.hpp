@@ -1,28 +1,21 @@
-// The inherited listeners, the connections accepted from them, and how they come to an end.
+// The listeners, the connections accepted from them, and how they come to an end.
 #pragma once
 
 #include <cstddef>
 
-#include <chrono>
 #include <functional>
 #include <list>
-#include <string>
 
-#include "answer.hpp"
-#include "net.hpp"
+#include "http/net.hpp"
+#include "ostler/http.hpp"
 
-namespace ostler::example {
+namespace ostler::http {
 
 // Single-threaded; outlives the io_context's run().
 class Server {
  public:
-  struct Options {
-    Identity identity;
-    std::chrono::milliseconds keepalive{5000};
-    std::size_t connections = 1000;  // accepting pauses above
-  };
-
-  Server(asio::io_context& context, Options options);
+  // Throws std::invalid_argument if there is no handler or not one connection is allowed.
+  Server(asio::io_context& context, http::handler answer, http::options options);
 
   // Serves a listening stream socket, tcp or unix, which becomes the server's to close. Throws
   // std::system_error if it is none.
@@ -32,7 +25,8 @@ class Server {
   void drain(std::function<void()> drained);
 
   [[nodiscard]] bool draining() const { return draining_; }
-  [[nodiscard]] const Options& options() const { return options_; }
+  [[nodiscard]] const http::handler& handler() const { return handler_; }
+  [[nodiscard]] const http::options& options() const { return options_; }
   [[nodiscard]] std::size_t sessions() const { return sessions_; }
   void on_session_end();
 
@@ -50,14 +44,16 @@ class Server {
   void on_accept(Listener& listener, const Error& error, Socket socket);
   void accept_later(Listener& listener, const Error& error);
   void accept_where_possible();
+  void stop_accepting();
   void finish_if_drained();
 
   asio::io_context& context_;
-  Options options_;
+  http::handler handler_;
+  http::options options_;
   std::list<Listener> listeners_;
   std::size_t sessions_ = 0;
   bool draining_ = false;
   std::function<void()> drained_;
 };
 
-}  // namespace ostler::example
+}  // namespace ostler::http

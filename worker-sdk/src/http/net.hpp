@@ -1,4 +1,5 @@
-// The socket types of the example: one for tcp and unix alike, on the executor of one io_context.
+// The socket types of the HTTP server: one for tcp and unix alike, on the executor of one
+// io_context.
 #pragma once
 
 #include <chrono>
@@ -9,7 +10,7 @@
 #include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/io_context.hpp>
 
-namespace ostler::example {
+namespace ostler::http {
 
 namespace asio = boost::asio;
 using Clock = std::chrono::steady_clock;
@@ -20,4 +21,4 @@ using Acceptor = asio::basic_socket_acceptor<Protocol, Executor>;
 using Timer = asio::basic_waitable_timer<Clock, asio::wait_traits<Clock>, Executor>;
 using Error = boost::system::error_code;
 
-}  // namespace ostler::example
+}  // namespace ostler::http

@@ -1,4 +1,4 @@
-#include "server.hpp"
+#include "http/server.hpp"
 
 #include <sys/socket.h>
 
@@ -6,14 +6,16 @@
 #include <cerrno>
 #include <cstdio>
 #include <memory>
+#include <stdexcept>
 #include <system_error>
 #include <utility>
+#include <variant>
 
 #include <boost/asio/ip/tcp.hpp>
 
-#include "session.hpp"
+#include "http/session.hpp"
 
-namespace ostler::example {
+namespace ostler::http {
 namespace {
 
 constexpr std::chrono::milliseconds kAcceptPause{100};
@@ -40,6 +42,7 @@ bool is_about_one_connection(const Error& error) {
     case ENONET:
     case EHOSTUNREACH:
     case ENETUNREACH:
+    case ECANCELED:  // or of none: see stop_accepting()
       return true;
     default:
       return false;
@@ -48,8 +51,13 @@ bool is_about_one_connection(const Error& error) {
 
 }  // namespace
 
-Server::Server(asio::io_context& context, Options options)
-    : context_(context), options_(std::move(options)) {}
+Server::Server(asio::io_context& context, http::handler answer, http::options options)
+    : context_(context), handler_(std::move(answer)), options_(std::move(options)) {
+  if (!std::visit([](const auto& function) { return static_cast<bool>(function); }, handler_)) {
+    throw std::invalid_argument("the handler is empty");
+  }
+  if (options_.connections == 0) throw std::invalid_argument("options::connections is 0");
+}
 
 void Server::serve(int listener) {
   if (socket_option(listener, SO_TYPE) != SOCK_STREAM ||
@@ -87,7 +95,7 @@ void Server::on_accept(Listener& listener, const Error& error, Socket socket) {
   }
   if (draining_) return finish_if_drained();
   if (error && !is_about_one_connection(error)) return accept_later(listener, error);
-  if (sessions_ < options_.connections) accept(listener);
+  sessions_ < options_.connections ? accept(listener) : stop_accepting();
 }
 
 void Server::accept_later(Listener& listener, const Error& error) {
@@ -102,11 +110,17 @@ void Server::accept_later(Listener& listener, const Error& error) {
   listener.pause.async_wait([this, &listener](const Error&) {
     listener.busy = false;
     if (draining_) return finish_if_drained();
-    accept(listener);
+    if (sessions_ < options_.connections) accept(listener);
   });
 }
 
+void Server::stop_accepting() {
+  Error ignored;
+  for (auto& listener : listeners_) listener.acceptor.cancel(ignored);
+}
+
 void Server::accept_where_possible() {
+  if (sessions_ >= options_.connections) return;
   for (auto& listener : listeners_) {
     if (!listener.busy) accept(listener);
   }
@@ -136,4 +150,4 @@ void Server::finish_if_drained() {
   std::exchange(drained_, nullptr)();
 }
 
-}  // namespace ostler::example
+}  // namespace ostler::http
