@@ -1,4 +1,4 @@
-"""The configurations that the documentation shows are configurations."""
+"""The configurations that the documentation shows are configurations, and its programs are built."""
 
 import re
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ostler import BIN
+from ostler import ANY_PORT, BIN, program
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -35,3 +35,28 @@ def test_every_configuration_in_the_documentation_is_valid(block, tmp_path):
 
 def test_the_documentation_shows_configurations():
     assert len(EXAMPLES) >= 5
+
+
+# Programs whose source the build compiles.
+BUILT = {path.read_text(): path for path in (ROOT / "worker-sdk" / "examples").glob("*/main.cpp")}
+PROGRAMS = [pytest.param(block, id=f"{page.name}-{number}")
+            for page in PAGES
+            for number, block in enumerate(re.findall(r"^```cpp\n(.*?)^```", page.read_text(),
+                                                      re.MULTILINE | re.DOTALL))
+            if "int main" in block]
+
+
+@pytest.mark.parametrize("block", PROGRAMS)
+def test_every_program_in_the_documentation_is_an_example_word_for_word(block):
+    assert block in BUILT
+
+
+def test_the_documentation_shows_a_program():
+    assert PROGRAMS
+
+
+def test_the_ten_lines_are_a_worker(manager):
+    one = manager({"web": {"command": [program("ostler-example-hello")], "listen": [ANY_PORT],
+                           "workers": 2, "ready": "notify"}})
+    status, body = one.fetch()[:2]
+    assert (status, body) == (200, "hello\n")

@@ -1,6 +1,7 @@
 #include "example.hpp"
 
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -188,6 +189,11 @@ bool Client::closed_in_order() {
   if (read_more() || !buffer_.empty()) throw std::runtime_error("more data came: " + buffer_);
   socket_ = Fd();
   return !reset_;
+}
+
+bool Client::hears_nothing_for(std::chrono::milliseconds time) const {
+  pollfd input{socket_.get(), POLLIN, 0};
+  return buffer_.empty() && ::poll(&input, 1, static_cast<int>(time.count())) == 0;
 }
 
 void Client::half_close() {

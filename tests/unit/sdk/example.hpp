@@ -1,10 +1,12 @@
 // The example worker as its manager starts it, and an HTTP client that notices everything.
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "process.hpp"
@@ -56,7 +58,8 @@ struct Reply {
 // One connection.
 class Client {
  public:
-  explicit Client(const Listener& listener) : socket_(listener.connect()) {}
+  explicit Client(const Listener& listener) : Client(listener.connect()) {}
+  explicit Client(Fd socket) : socket_(std::move(socket)) {}
   void send(const std::string& text);
   // The next answer; nothing if the connection ended, or was reset, before its first byte. Throws
   // if it ended in the middle of one or nothing came for kPatience. `has_body` is false for HEAD.
@@ -65,6 +68,8 @@ class Client {
   // True if the server ended the connection in order; false if it was reset. Throws if more data
   // comes, or nothing. This end is closed then too.
   bool closed_in_order();
+  // Whether nothing came within this time.
+  [[nodiscard]] bool hears_nothing_for(std::chrono::milliseconds time) const;
   void half_close();
 
  private:

@@ -105,7 +105,8 @@ inline constexpr int kUsageError = 2;  // no listener, or an option that is none
 
 // Serves the inherited listeners until the process is asked to stop, and then drains: says READY=1
 // once it accepts, STOPPING=1 when it begins to drain. Does not throw; why it could not serve is
-// one line on stderr. Call it on the main thread, before others are started (see worker).
+// one line on stderr. The listeners are closed when it returns. Call it on the main thread, before
+// others are started (see worker).
 int serve(handler answer, const options& options = {}) noexcept;
 
 // The same for a program with a flag `--listen tcp://IP:PORT`, which is options.listen, and
