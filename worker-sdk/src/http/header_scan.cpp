@@ -8,14 +8,12 @@ HeaderScan::State HeaderScan::look(std::string_view received) {
   const auto text = received.substr(0, std::min(received.size(), limit_));
   while (seen_ < text.size()) {
     if (line_ > 0 && (text[line_] == ' ' || text[line_] == '\t')) return State::kMalformed;
-    const auto end = text.find_first_of("\r\n", seen_);
-    if (end == std::string_view::npos) {
-      seen_ = text.size();
-      break;
+    const auto end = std::min(text.find('\r', seen_), text.size());
+    if (text.substr(seen_, end - seen_).find('\n') != std::string_view::npos) {
+      return State::kMalformed;
     }
-    if (text[end] == '\n') return State::kMalformed;
     seen_ = end;  // a CR is looked at again when there is more
-    if (end + 1 == text.size()) break;
+    if (end + 1 >= text.size()) break;
     if (text[end + 1] != '\n') return State::kMalformed;
     if (end == line_) return State::kComplete;
     line_ = seen_ = end + 2;
