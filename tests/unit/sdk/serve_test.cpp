@@ -166,6 +166,8 @@ TEST_CASE("what is malformed or could be read in two ways is refused with 400") 
            "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: +1\r\n\r\nx",
            "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999999999999999999\r\n\r\nx",
            chunked("0\r\n\r\n", "Transfer-Encoding: chunked\r\n"),
+           "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: gzip\r\n"
+           "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
            chunked("x\r\none\r\n0\r\n\r\n"),
            chunked("3\none\r\n0\r\n\r\n"),
