@@ -193,9 +193,10 @@ void Oracle::check_answers() {
     }
     const auto* request = std::get_if<WorkerRequested>(&operation.request);
     if (request == nullptr || workers_.contains(operation.worker)) continue;
-    const bool serves = std::ranges::any_of(operation.pool->workers, [&](const Worker* worker) {
-      return worker->slot == operation.slot && worker->serves();
-    });
+    const bool serves =
+        std::ranges::any_of(operation.pool->workers, [slot = operation.slot](const Worker* worker) {
+          return worker->slot == slot && worker->serves();
+        });
     if (request->request != WorkerRequest::kRecycle || serves) {
       return wrong("no answer to op " + std::to_string(op.value) + ", though it is done");
     }
@@ -247,7 +248,7 @@ std::optional<Time> Oracle::first_deadline(std::string* what) const {
   };
   for (const auto& [id, worker] : workers_) {
     if (!worker->spawned && !worker->active()) continue;  // the signal waits for the process
-    const auto whose = [&] { return name(*worker); };
+    const auto whose = [this, one = worker.get()] { return name(*one); };
     consider(worker->start_due, "start", whose);
     if (worker->spawned) consider(worker->ready_due, "readiness", whose);
     consider(worker->stop_due, "drain", whose);
@@ -262,13 +263,14 @@ std::optional<Time> Oracle::first_deadline(std::string* what) const {
   for (const auto& pool : pools_) {
     if (pool->removed) continue;
     for (const auto& [number, slot] : pool->slots) {
-      const bool held = std::ranges::any_of(pool->workers, [&](const Worker* worker) {
+      const auto holds = [number = number](const Worker* worker) {
         return worker->slot == number && (worker->active() || worker->failing());
-      });
+      };
+      const bool held = std::ranges::any_of(pool->workers, holds);
       if (held || !slot.sure()) continue;
       const bool both = slot.latest && pool->rolling() && pool->rollout->latest;
       consider(both ? std::max(slot.latest, pool->rollout->latest) : slot.latest, "back-off",
-               [&] { return pool->name + "." + std::to_string(number); });
+               [&, number = number] { return pool->name + "." + std::to_string(number); });
     }
     const bool waits =
         pool->rolling() && pool->rollout->earliest && now_ < *pool->rollout->earliest;

@@ -378,14 +378,15 @@ void Oracle::check_reload_reply(const Operation&, const Reply& reply) {
     for (const Finished& finished : list) {
       failed = failed || finished.outcome == Outcome::kRolledBack;
       ++count;
-      const bool told = std::ranges::any_of(reply.pools, [&](const PoolOutcome& outcome) {
-        return outcome.pool == name && outcome.outcome == finished.outcome &&
+      const auto says_so = [&, &pool = name](const PoolOutcome& outcome) {
+        return outcome.pool == pool && outcome.outcome == finished.outcome &&
                (!finished.whole ||
                 (outcome.generation == finished.generation &&
                  outcome.replaced == finished.replaced && outcome.cut_off == finished.cut_off)) &&
                (outcome.outcome != Outcome::kRolledBack ||
                 (outcome.reason.has_value() && dead_.contains(outcome.failed)));
-      });
+      };
+      const bool told = std::ranges::any_of(reply.pools, says_so);
       check(told, "wrong outcome of a reload for " + name + ": " +
                       std::to_string(finished.replaced) + " were replaced, " +
                       std::to_string(finished.cut_off) + " cut off");
