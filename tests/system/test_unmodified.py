@@ -113,8 +113,8 @@ def test_reloads_under_load_without_keepalive(manager, load, name, reloads):
         assert answer["outcome"] == "reloaded", answer
         assert answer["pools"]["web"]["replaced"] == 2
         assert not before & set(one.pids())
-    if name == "uvicorn":  # a rate needs a time: 4 reloads in 15 s are many
-        time.sleep(max(0, begin + 15 - time.monotonic()))
+    if name == "uvicorn":  # a rate needs a time: 4 reloads in 30 s are many
+        time.sleep(max(0, begin + 30 - time.monotonic()))
     tally = clients.stop()
     print(name, tally)
     assert set(tally["failed"]) <= {"closed", "reset"}, tally
