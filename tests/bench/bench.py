@@ -221,9 +221,9 @@ def context_switches(pid):
 
 
 def settle_down():
-    """Until nothing is left of what was asked for before: the time-out of a client that has long
-    gone wakes the manager once."""
-    threading.Event().wait(12)
+    """Until nothing is left of what was asked for before: the time-out of the last client (30 s
+    without a request) wakes the manager once, though that client has long gone."""
+    threading.Event().wait(31)
 
 
 def memory_and_idle(directory, seconds):
