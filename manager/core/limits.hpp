@@ -37,5 +37,7 @@ inline constexpr int kFirstStartTries = 5;
 // Back-off doubles at most this often; by then every legal backoff_max is reached.
 inline constexpr int kBackoffDoublings = 40;
 inline constexpr int kWorkersPerPool = 10000;
+// How often memory is measured where `recycle.memory` limits it.
+inline constexpr Duration kMeasureEvery = seconds(10);
 
 }  // namespace ostler::core::limits

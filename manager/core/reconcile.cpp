@@ -70,9 +70,9 @@ void Machine::check_deadline(Pool& pool, Worker& worker) {
   switch (worker.state) {
     case WorkerState::kSpawning:
     case WorkerState::kStarting:
-      if (worker.state == WorkerState::kStarting && plan.ready_after &&
+      if (worker.state == WorkerState::kStarting && plan.ready_after && !worker.care.warming &&
           now_ >= worker.started + *plan.ready_after) {
-        become_ready(pool, worker);
+        can_serve(pool, worker);
       } else if (passed) {
         failure.kind = FailureKind::kStartTimeout;
         failure.after = now_ - worker.started;
@@ -87,6 +87,8 @@ void Machine::check_deadline(Pool& pool, Worker& worker) {
         failure.after = now_ - *worker.last_beat;
         failure.was_ready = true;
         abort(pool, worker, failure);
+      } else {
+        take_care(pool, worker);
       }
       break;
     case WorkerState::kDraining:
@@ -222,7 +224,9 @@ void Machine::fill_slots(Pool& pool) {
 StopCause Machine::cause_of_replacing(const Pool& pool, const Worker& worker) const {
   const bool failed_generation =
       pool.rollout && pool.rollout->rolling_back && worker.generation == pool.rollout->to;
-  return failed_generation ? StopCause::kRolledBack : StopCause::kReplaced;
+  if (failed_generation) return StopCause::kRolledBack;
+  if (worker.wear == Wear::kNone || worker.generation != pool.desired) return StopCause::kReplaced;
+  return worker.wear == Wear::kUnhealthy ? StopCause::kUnhealthy : StopCause::kRecycled;
 }
 
 // The good worker of a slot has proven itself: everybody else in the slot may go.
@@ -452,13 +456,18 @@ std::optional<Time> Machine::next_deadline(const Pool& pool) const {
     const bool owed = worker.spawned || worker.state == WorkerState::kSpawning;
     if (worker.deadline && owed) consider(*worker.deadline);
     const PoolPlan& plan = pool.generations.at(worker.generation);
-    if (worker.state == WorkerState::kStarting && plan.ready_after) {
+    if (worker.state == WorkerState::kStarting && plan.ready_after && !worker.care.warming) {
       consider(worker.started + *plan.ready_after);
     }
     if (!worker.ready()) continue;
     if (!worker.proven) consider(worker.ready_at + plan.settle);
     if (worker.last_beat && plan.heartbeat_timeout) {
       consider(*worker.last_beat + *plan.heartbeat_timeout);
+    }
+    if (state_.stopping || pool.removed) continue;
+    const Care& care = worker.care;
+    for (const auto& due : {care.probe_at, care.look_at, care.measure_at, care.expires_at}) {
+      if (due) consider(*due);
     }
   }
   if (state_.stopping || pool.removed) return next;
