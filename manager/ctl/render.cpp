@@ -135,7 +135,7 @@ void print_workers(const Terminal& terminal, const Pools& pools) {
                {"CPU", true},
                {"MEMORY", true},
                {"REQUESTS", true},
-               {"CONNECTIONS", true},
+               {"CONNS", true},
                {"SERVING"},
                {"STATUS"}});
   bool any = false;

@@ -182,6 +182,20 @@ void Runtime::perform(const core::Measure& action) {
   enqueue(core::Measured{action.worker, found->second.usage.memory});
 }
 
+// A worker is about to be killed. If its drain took too long, the requests it still has are lost.
+void Runtime::count_cut(core::WorkerId worker, const Process& process) {
+  const core::Worker* const known = core::find_worker(core_.state(), worker);
+  const bool overdue =
+      known != nullptr && known->fault && known->fault->kind == core::FailureKind::kStopTimeout;
+  if (!overdue) return;
+  auto& cut = cut_.try_emplace(process.pool, 0).first->second;
+  if (!process.channel->speaks()) {
+    cut.reset();
+  } else if (cut) {
+    *cut += process.channel->scoreboard().figures(now()).active;
+  }
+}
+
 // For the report on a worker that hangs: what it does, and which requests that ends.
 std::string Runtime::describe_hang(const Process& process) const {
   const auto requests = process.channel->scoreboard().in_flight(now());

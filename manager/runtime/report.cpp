@@ -84,6 +84,10 @@ void Runtime::perform(const core::Note& action) {
   }
   log_note(action);
   server_->publish(event_of(action));
+  if (action.kind == core::NoteKind::kReloadStarted) {
+    std::erase_if(
+        cut_, [&](const auto& entry) { return action.pool.empty() || entry.first == action.pool; });
+  }
   if (action.kind == core::NoteKind::kReloadFinished &&
       action.outcome == core::Outcome::kReloaded) {
     adjust_listeners(action.pool);

@@ -444,6 +444,7 @@ void Runtime::perform(const core::SignalWorker& action) {
       signal = SIGABRT;
       break;
     case core::SignalKind::kKill:
+      count_cut(action.worker, process);
       break;
   }
   const int error = children_.signal(process.pid, signal);

@@ -133,6 +133,7 @@ class Runtime {
   [[nodiscard]] bool was_busy(core::WorkerId worker, core::Time since) const;
   void report(const core::Probe& action, core::ProbeResult result, const std::string& detail);
   [[nodiscard]] std::string describe_hang(const Process& process) const;
+  void count_cut(core::WorkerId worker, const Process& process);
 
   // requests.cpp
   void handle(const control::Command& command, const Peer& peer, ControlServer::Respond respond);
@@ -191,6 +192,8 @@ class Runtime {
 
   std::map<core::WorkerId, Process> processes_;
   std::map<core::PoolId, std::uint64_t> requests_before_;  // of workers that are gone
+  // Requests that a reload ended by killing their workers, by pool; none: not known.
+  std::map<std::string, std::optional<std::uint64_t>> cut_;
   std::deque<Remembered> remembered_;
   std::map<core::LaunchId, std::shared_ptr<const Launch>> launches_;
   std::uint64_t last_launch_ = 0;
