@@ -43,13 +43,14 @@ void Machine::notice_time() {
       for (auto& [worker_id, worker] : pool.workers) {
         if (worker.deadline) *worker.deadline += lost;
         if (worker.last_beat) *worker.last_beat += lost;
-        // What its scoreboard says is of a time in which it may have stood still as well.
-        worker.care.lenient_until = now_ + lost;
+        worker.care.excused = worker.care.probing || worker.care.warming;
         // Nobody saw whether it stayed up meanwhile.
         if (worker.ready() && !worker.proven) worker.ready_at += stood;
         if (worker.active() && !worker.ready()) worker.started += stood;
       }
     }
+    state_.stalls.push_back({now_, lost});
+    if (state_.stalls.size() > limits::kStalls) state_.stalls.pop_front();
     Note jumped;
     jumped.kind = NoteKind::kClockJumped;
     jumped.value = std::chrono::duration_cast<std::chrono::milliseconds>(stood).count();
