@@ -190,11 +190,12 @@ void Machine::on(const Measured& event) {
   wear_out(*pool, *worker, Wear::kMemory, static_cast<std::int64_t>(*event.memory));
 }
 
-// It is replaced as soon as its pool can.
+// It is replaced as soon as its pool can, but not before it serves: to start one after the other of
+// workers that are worn out by their own start would help nobody.
 void Machine::wear_out(Pool& pool, Worker& worker, Wear wear, std::int64_t value) {
   if (worker.wear != Wear::kNone) return;
   worker.wear = wear;
-  worker.recycle = true;
+  worker.recycle = worker.recycle || worker.ready();
   note(pool, worker, NoteKind::kWorkerWorn, {}, value);
 }
 

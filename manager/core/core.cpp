@@ -253,10 +253,12 @@ void Machine::on(const WorkerSigned& event) {
     case WorkerSign::kAwake:
       has_work(*pool, *worker);
       return;
-    case WorkerSign::kWorn:
-      wear_out(*pool, *worker, Wear::kRequests);
+    case WorkerSign::kWorn: {
+      const bool asked = pool->generations.at(worker->generation).recycle.requests > 0;
+      if (asked) wear_out(*pool, *worker, Wear::kRequests);
       break;
   }
+    }
   touch(*pool);
 }
 
@@ -440,6 +442,7 @@ void Machine::become_ready(Pool& pool, Worker& worker) {
   worker.ready_at = now_;
   worker.deadline.reset();
   if (worker.last_beat) worker.last_beat = now_;
+  if (worker.wear != Wear::kNone) worker.recycle = true;
   state_.any_ready = true;
   const PoolPlan& plan = pool.generations.at(worker.generation);
   if (plan.settle == Duration{0}) worker.proven = true;
