@@ -257,8 +257,8 @@ void Machine::on(const WorkerSigned& event) {
       const bool asked = pool->generations.at(worker->generation).recycle.requests > 0;
       if (asked) wear_out(*pool, *worker, Wear::kRequests);
       break;
-  }
     }
+  }
   touch(*pool);
 }
 
