@@ -3,10 +3,10 @@ all that it was written from. One thread, one request at a time.
 
 GET /            who answers
 GET /slow?N      the same after N milliseconds
-GET /stuck?N     the same, having asked for N milliseconds more time
+GET /stuck?N     the same, having asked for twice the time
 GET /health      200, or 500 while the file named by FLAG_UNHEALTHY exists
 GET /count       how often each path was asked for, private requests included, as JSON
-GET /rubbish     fills the scoreboard with 0xff, then answers
+GET /rubbish     fills the scoreboard with 0xff, answers, and leaves it at that
 GET /babble      sends a malformed message on the channel, then answers
 """
 
@@ -69,12 +69,14 @@ class Worker:
         self.heartbeat = int(os.environ.get("WATCHDOG_USEC", 20_000_000)) / 1e6 / 4
         self.listener = socket.socket(fileno=3)
         self.counts = {}
+        self.requests = self.accepted = 0
         self.active_since_beat = False
         self.stopping = False
+        self.silent = False  # tells nothing any more
         signal.signal(signal.SIGTERM, self.stop)
-        self.wakeup, waker = socket.socketpair()
-        waker.setblocking(False)
-        signal.set_wakeup_fd(waker.fileno())
+        self.wakeup, self.waker = socket.socketpair()
+        self.waker.setblocking(False)
+        signal.set_wakeup_fd(self.waker.fileno())
         self.board["worker_class"] = SYNC
         self.board["capacity"] = 1
         self.say(HELLO, value=1)
@@ -114,13 +116,16 @@ class Worker:
         self.board["start"] = now()
 
     def end(self, private):
+        if self.silent:
+            return
         self.board["start"] = 0
         self.board["active"] = 0
         self.board["busy_since"] = 0
         if private:
             return
-        self.board["requests"] += 1
-        if self.board["requests"] == self.recycle_after:
+        self.requests += 1
+        self.board["requests"] = self.requests
+        if self.requests == self.recycle_after:
             self.say(RECYCLE)
 
     def answer(self, target):
@@ -128,7 +133,7 @@ class Worker:
         if path == "/slow":
             time.sleep(int(query) / 1000)
         elif path == "/stuck":
-            self.board["until"] = now() + int(query) * 1_000_000
+            self.board["until"] = now() + 2 * int(query) * 1_000_000
             time.sleep(int(query) / 1000)
         elif path == "/health" and os.path.exists(os.environ.get("FLAG_UNHEALTHY", "")):
             return 500, "ill"
@@ -136,13 +141,15 @@ class Worker:
             return 200, json.dumps(self.counts)
         elif path == "/rubbish":
             self.board.page[:] = b"\xff" * 4096
+            self.silent = True
         elif path == "/babble":
             self.channel.send(b"rubbish")
         return 200, f"{os.environ['OSTLER_POOL']}.{os.environ['OSTLER_SLOT']} {os.getpid()}"
 
     def serve(self, connection, private=False):
         if not private:
-            self.board["accepted"] += 1
+            self.accepted += 1
+            self.board["accepted"] = self.accepted
             self.board["connections"] = 1
         with connection:
             head = b""
@@ -159,7 +166,7 @@ class Worker:
                 self.end(private)
                 connection.sendall((f"HTTP/1.1 {status} Status\r\nContent-Length: {len(text)}\r\n"
                                     f"Connection: close\r\n\r\n{text}").encode())
-        if not private:
+        if not private and not self.silent:
             self.board["connections"] = 0
 
     def hear(self):

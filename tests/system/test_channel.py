@@ -235,7 +235,7 @@ def test_a_check_may_be_a_program(manager):
     one.write({**one.config, "pools": {"web": plain(
         health={"exec": ["/bin/sh", "-c",
                          f"echo pid $OSTLER_WORKER_PID slot $0; test ! -e {flag}", "{slot}"],
-                "interval": "200ms", "failures": 2})}})
+                "interval": "200ms", "timeout": "200ms", "failures": 2})}})
     one.start()
     worker = one.pids()[0]
     with one.events() as events:
