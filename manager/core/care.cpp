@@ -98,6 +98,7 @@ void Machine::on_checked(Pool& pool, Worker& worker, const Probed& event) {
 // It became ready: from now on it is looked after.
 void Machine::begin_care(const PoolPlan& plan, Worker& worker) {
   Care& care = worker.care;
+  if (care.look_at) care.look_at = now_ + *shortest_limit(plan);  // from now on
   if (plan.health) care.probe_at = now_ + spread(plan.health->interval, Duration::max());
   if (plan.recycle.memory) {
     care.measure_at = now_ + spread(limits::kMeasureEvery, Duration::max());
