@@ -85,7 +85,6 @@ class in_flight {
 
  private:
   friend class Scoreboard;
-  void begin(std::string_view method, std::string_view target) noexcept;
 
   Scoreboard& board_;
   bool is_private_;
