@@ -73,7 +73,8 @@ void Machine::check_deadline(Pool& pool, Worker& worker) {
       if (worker.state == WorkerState::kStarting && plan.ready_after && !worker.care.warming &&
           now_ >= worker.started + *plan.ready_after) {
         can_serve(pool, worker);
-      } else if (passed) {
+      }
+      if (passed && worker.active() && !worker.ready()) {  // its warm-up would be too late
         failure.kind = FailureKind::kStartTimeout;
         failure.after = now_ - worker.started;
         abort(pool, worker, failure);
