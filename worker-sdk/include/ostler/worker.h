@@ -9,7 +9,7 @@
  *     }
  *     ostler_worker_ready();
  *     while ((fd = ostler_worker_accept()) >= 0) {
- *       unsigned long long request = ostler_worker_request_begin("GET /");
+ *       unsigned long long request = ostler_worker_request_begin(fd, "GET /");
  *       answer(fd);
  *       ostler_worker_request_end(request);
  *       ostler_worker_close_connection(fd);
@@ -21,8 +21,7 @@
  * There is one worker in a process. Functions that return int return 0, or what they are asked for,
  * and -1 with errno set if they fail. All but ostler_worker_open() and ostler_worker_close(), which
  * belong to the main thread, may be called from any thread between the two. */
-#ifndef OSTLER_WORKER_H
-#define OSTLER_WORKER_H
+#pragma once
 
 #ifdef __cplusplus
 extern "C" {
@@ -61,13 +60,16 @@ int ostler_worker_stop_requested(void);
 int ostler_worker_accept(void);
 int ostler_worker_close_connection(int fd);
 
-/* A request being served; `what` is a method and a path or the like. The result is never 0 unless
- * memory is exhausted; 0 is ignored by ostler_worker_request_end(). */
-unsigned long long ostler_worker_request_begin(const char* what);
+/* A request being served on that connection; `what`, a method and a path or the like, is copied. 0
+ * if memory is exhausted, which the others ignore. It may end in another thread. */
+unsigned long long ostler_worker_request_begin(int fd, const char* what);
 void ostler_worker_request_end(unsigned long long request);
+
+/* A sign of progress, for one that holds its thread for long; and so much time from now on,
+ * whatever the limits say. */
+void ostler_worker_request_progress(unsigned long long request);
+void ostler_worker_request_extend(unsigned long long request, unsigned long milliseconds);
 
 #ifdef __cplusplus
 }
-#endif
-
 #endif
