@@ -71,6 +71,7 @@ class CWorker {
 int CWorker::accept() {
   // The thread serves what it accepts, one at a time.
   Scoreboard::hold_thread();
+  static_cast<void>(worker_.channel_fd());  // it is watched from before the first request on
   worker_internals::of(worker_).scoreboard.beat();
   if (worker_.may_accept() && !worker_.stop_requested()) start_accepting();
   gate_.give();

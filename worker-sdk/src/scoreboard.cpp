@@ -155,11 +155,13 @@ void Scoreboard::begin(in_flight& request, std::string_view method,
   if (role == Role::kLoop) store(page_.beat, request.start_);
   const auto before = std::atomic_ref(page_.active).fetch_add(1, std::memory_order_seq_cst);
   if (before == 0) store(page_.busy_since, request.start_);
-  if (asleep_.load(std::memory_order_seq_cst)) wake();
-
   request.entry_ = take_entry();
-  if (request.entry_ < 0) return overflow(request, method, target);
-  fill(request.entry_, method, target, request.start_, 0);
+  if (request.entry_ >= 0) {
+    fill(request.entry_, method, target, request.start_, 0);
+  } else {
+    overflow(request, method, target);
+  }
+  if (asleep_.load(std::memory_order_seq_cst)) wake();
 }
 
 void Scoreboard::end(in_flight& request) noexcept {

@@ -36,7 +36,8 @@ using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kFirstDescriptor = 3;
-constexpr int kHigh = 500;  // where descriptors are kept while they are put in their places
+constexpr unsigned kKept = 200;  // a function finds the test's descriptors from here on
+constexpr int kHigh = 500;       // where descriptors are kept while they are put in their places
 constexpr std::string_view kPid = "LISTEN_PID=";
 constexpr std::size_t kPidDigits = 10;
 
@@ -122,12 +123,30 @@ bool readable_until(int fd, Clock::time_point until) {
   }
 }
 
+bool has_line(std::string_view text, std::string_view line) {
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    if (text.substr(0, end) == line) return true;
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return false;
+}
+
 // In the child: the descriptors become 3, 4, …
 void put_in_place(const std::vector<int>& descriptors) {
   int next = kFirstDescriptor;
   for (const int each : descriptors) {
     if (::dup2(each, next++) < 0) ::_exit(98);
+    ::close(each);
   }
+}
+
+// In the child: as a manager does, whatever the test framework has set.
+void reset_signals() {
+  for (int signal = 1; signal < NSIG; ++signal) ::signal(signal, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
 }
 
 // "NAME=value" for each; LISTEN_PID has room for what only the child knows.
@@ -175,6 +194,7 @@ struct fake_manager::state {
       ::kill(pid, SIGKILL);
       ::waitpid(pid, nullptr, 0);
     }
+    show_errors();
     if (page != nullptr) ::munmap(page, OSTLER_SCOREBOARD_SIZE);
     if (directory.empty()) return;
     ::unlink(notify_path().c_str());
@@ -182,6 +202,7 @@ struct fake_manager::state {
   }
 
   [[nodiscard]] std::string notify_path() const { return directory + "/notify"; }
+  void show_errors();
   void open_notify();
   void open_channel();
   [[nodiscard]] std::map<std::string, std::string> variables() const;
@@ -192,6 +213,16 @@ struct fake_manager::state {
   void send(const void* data, std::size_t size, const std::vector<int>& descriptors) const;
   std::uint32_t next_message() const;
 };
+
+// What nobody has waited for is passed on: it may say why a test failed.
+void fake_manager::state::show_errors() {
+  std::array<char, 4096> piece;
+  while (errors.get() >= 0 && readable_until(errors.get(), Clock::now())) {
+    const ssize_t size = ::read(errors.get(), piece.data(), piece.size());
+    if (size <= 0) return;
+    std::fwrite(piece.data(), 1, static_cast<std::size_t>(size), stderr);
+  }
+}
 
 void fake_manager::state::open_notify() {
   const char* const base = std::getenv("TMPDIR");
@@ -269,10 +300,11 @@ void fake_manager::state::become_worker(const std::vector<int>& descriptors,
                                         std::vector<std::string>& environment, int error_end) {
   ::dup2(error_end, STDERR_FILENO);
   put_in_place(descriptors);
+  reset_signals();
   write_pid(environment.front());
   if (options.body) {
     const auto first_free = static_cast<unsigned>(kFirstDescriptor + descriptors.size());
-    ::close_range(first_free, ~0U, 0);
+    ::close_range(first_free, kKept - 1, 0);
     for (auto& each : environment) ::putenv(each.data());
     int code = 99;
     try {
@@ -376,7 +408,7 @@ std::string fake_manager::next_notification() {
 }
 
 void fake_manager::wait_for(const std::string& assignment) {
-  while (("\n" + next_notification() + "\n").find("\n" + assignment + "\n") == std::string::npos) {
+  while (!has_line(next_notification(), assignment)) {
   }
 }
 

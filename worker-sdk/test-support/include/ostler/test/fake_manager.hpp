@@ -29,7 +29,8 @@ namespace ostler::test {
 
 struct fake_manager_options {
   // The program and its arguments; found along PATH if it has no slash. Or a function that is run
-  // in a forked child, whose result is the exit code: then the test must have no other threads.
+  // in a forked child, whose result is the exit code: then the test must have no other threads, and
+  // of its descriptors those from 200 on are left open.
   std::vector<std::string> command{};
   std::function<int()> body{};
 
