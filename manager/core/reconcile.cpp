@@ -70,7 +70,7 @@ void Machine::check_deadline(Pool& pool, Worker& worker) {
   switch (worker.state) {
     case WorkerState::kSpawning:
     case WorkerState::kStarting:
-      if (worker.state == WorkerState::kStarting && plan.ready_after && !worker.care.warming &&
+      if (worker.state == WorkerState::kStarting && plan.ready_after &&
           now_ >= worker.started + *plan.ready_after) {
         can_serve(pool, worker);
       }
