@@ -378,7 +378,9 @@ bool Machine::finished(const WorkerOperation& operation) {
     reply(operation.op, Outcome::kDone, id);
     return true;
   }
-  if (!slot->second.retry_at || !pool.last_error) return false;
+  // The last error may be another slot's: then the next try of this one decides.
+  const bool failed = slot->second.retry_at && pool.last_error;
+  if (!failed || pool.last_error->slot != operation.slot) return false;
   reply(operation.op, Outcome::kFailed, pool.last_error->worker, pool.last_error->failure);
   return true;
 }
