@@ -437,7 +437,7 @@ void Machine::check_first_start() {
   if (state_.any_ready || state_.stopping) return;
   bool any = false;
   for (const auto& [id, pool] : state_.pools) {
-    if (pool.target() == 0) continue;
+    if (pool.removed || pool.target() == 0) continue;
     any = true;
     const bool given_up = std::ranges::any_of(pool.slots, [](const auto& entry) {
       return entry.second.doublings >= limits::kFirstStartTries;
