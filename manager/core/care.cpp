@@ -55,7 +55,9 @@ void Machine::on_warmed_up(Pool& pool, Worker& worker, const Probed& event) {
     ++state_.ignored;
     return;
   }
+  const bool excused = std::exchange(care.excused, false);
   if (event.result != ProbeResult::kPassed) {
+    if (excused) return act(Probe{worker.id, care.warmed});
     Failure failure;
     failure.kind = FailureKind::kWarmup;
     failure.stage = event.detail;
@@ -77,8 +79,9 @@ void Machine::on_checked(Pool& pool, Worker& worker, const Probed& event) {
   }
   worker.care.probing = false;
   worker.care.probe_at = now_ + plan.health->interval;
+  const bool excused = std::exchange(worker.care.excused, false);
   if (event.result == ProbeResult::kPassed) worker.care.failed_checks = 0;
-  if (event.result != ProbeResult::kFailed) return;
+  if (event.result != ProbeResult::kFailed || excused) return;
   Failure failure;
   failure.kind = FailureKind::kUnhealthy;
   failure.stage = event.detail;
@@ -95,6 +98,7 @@ void Machine::on_checked(Pool& pool, Worker& worker, const Probed& event) {
 // It became ready: from now on it is looked after.
 void Machine::begin_care(const PoolPlan& plan, Worker& worker) {
   Care& care = worker.care;
+  if (care.look_at) care.look_at = now_ + *shortest_limit(plan);  // from now on
   if (plan.health) care.probe_at = now_ + spread(plan.health->interval, Duration::max());
   if (plan.recycle.memory) {
     care.measure_at = now_ + spread(limits::kMeasureEvery, Duration::max());
@@ -145,23 +149,31 @@ void Machine::on(const Looked& event) {
   }
   if (!worker->ready()) return;
   if (event.awake) has_work(*pool, *worker);
-  const auto lenient_until = worker->care.lenient_until.value_or(now_);
   for (const auto& [lasting, kind] : {std::pair(&event.request, FailureKind::kRequestTimeout),
                                       std::pair(&event.silent, FailureKind::kSilent)}) {
     if (!*lasting) continue;
     const Lasting& work = **lasting;
-    if (const Time when = std::max(work.until, lenient_until); when > now_) {
-      look_again(*pool, *worker, when);
+    const Duration lost = lost_since(work.since);
+    if (work.until + lost > now_) {
+      look_again(*pool, *worker, work.until + lost);
       continue;
     }
     Failure failure;
     failure.kind = kind;
     failure.stage = work.what;
-    failure.after = std::max(Duration{0}, now_ - work.since);
+    failure.after = std::max(Duration{0}, now_ - work.since - lost);
     failure.was_ready = true;
     touch(*pool);
     return abort(*pool, *worker, failure);
   }
+}
+
+// What a scoreboard tells of a time in which the manager stood still is held against nobody: the
+// worker may have stood still with it.
+Duration Machine::lost_since(Time since) const {
+  Duration lost{};
+  for (const Stall& stall : state_.stalls) lost += stall.woke >= since ? stall.lost : Duration{};
+  return lost;
 }
 
 void Machine::on(const Measured& event) {
@@ -179,11 +191,12 @@ void Machine::on(const Measured& event) {
   wear_out(*pool, *worker, Wear::kMemory, static_cast<std::int64_t>(*event.memory));
 }
 
-// It is replaced as soon as its pool can.
+// It is replaced as soon as its pool can, but not before it serves: to start one after the other of
+// workers that are worn out by their own start would help nobody.
 void Machine::wear_out(Pool& pool, Worker& worker, Wear wear, std::int64_t value) {
   if (worker.wear != Wear::kNone) return;
   worker.wear = wear;
-  worker.recycle = true;
+  worker.recycle = worker.recycle || worker.ready();
   note(pool, worker, NoteKind::kWorkerWorn, {}, value);
 }
 

@@ -43,13 +43,14 @@ void Machine::notice_time() {
       for (auto& [worker_id, worker] : pool.workers) {
         if (worker.deadline) *worker.deadline += lost;
         if (worker.last_beat) *worker.last_beat += lost;
-        // What its scoreboard says is of a time in which it may have stood still as well.
-        worker.care.lenient_until = now_ + lost;
+        worker.care.excused = worker.care.probing || worker.care.warming;
         // Nobody saw whether it stayed up meanwhile.
         if (worker.ready() && !worker.proven) worker.ready_at += stood;
         if (worker.active() && !worker.ready()) worker.started += stood;
       }
     }
+    state_.stalls.push_back({now_, lost});
+    if (state_.stalls.size() > limits::kStalls) state_.stalls.pop_front();
     Note jumped;
     jumped.kind = NoteKind::kClockJumped;
     jumped.value = std::chrono::duration_cast<std::chrono::milliseconds>(stood).count();
@@ -252,9 +253,11 @@ void Machine::on(const WorkerSigned& event) {
     case WorkerSign::kAwake:
       has_work(*pool, *worker);
       return;
-    case WorkerSign::kWorn:
-      wear_out(*pool, *worker, Wear::kRequests);
+    case WorkerSign::kWorn: {
+      const bool asked = pool->generations.at(worker->generation).recycle.requests > 0;
+      if (asked) wear_out(*pool, *worker, Wear::kRequests);
       break;
+    }
   }
   touch(*pool);
 }
@@ -439,6 +442,7 @@ void Machine::become_ready(Pool& pool, Worker& worker) {
   worker.ready_at = now_;
   worker.deadline.reset();
   if (worker.last_beat) worker.last_beat = now_;
+  if (worker.wear != Wear::kNone) worker.recycle = true;
   state_.any_ready = true;
   const PoolPlan& plan = pool.generations.at(worker.generation);
   if (plan.settle == Duration{0}) worker.proven = true;

@@ -36,7 +36,7 @@ std::string broken(const State& state, const Pool& pool, const Worker& worker) {
   if (worker.active() && !pool.slots.contains(worker.slot)) {
     return of(pool, worker) + " serves in a slot that was given up";
   }
-  if (worker.wear != Wear::kNone && !worker.recycle) {
+  if (worker.ready() && worker.wear != Wear::kNone && !worker.recycle) {
     return of(pool, worker) + " has served its time and is not to be replaced";
   }
   if (worker.care.warming && worker.ready()) return of(pool, worker) + " is ready before its time";

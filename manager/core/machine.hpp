@@ -96,6 +96,7 @@ class Machine {
   void take_care(Pool& pool, Worker& worker);
   void has_work(Pool& pool, Worker& worker);
   void look_again(Pool& pool, Worker& worker, Time when);
+  Duration lost_since(Time since) const;
   void wear_out(Pool& pool, Worker& worker, Wear wear, std::int64_t value = 0);
   std::uint64_t draw_requests(const RecyclePlan& recycle);
 

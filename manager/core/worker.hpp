@@ -35,12 +35,12 @@ struct Care {
   std::optional<Time> look_at;  // at its scoreboard
   std::optional<Time> measure_at;
   std::optional<Time> expires_at;
-  std::optional<Time> lenient_until;  // the manager stood still: nothing is held against it
+  bool excused = false;  // the manager stood still while it was asked: a failure proves nothing
   bool operator==(const Care&) const = default;
   template <class Archive>
   void fields(Archive& a) {
-    a(speaks)(warming)(warmed)(probing)(failed_checks);
-    a(probe_at)(look_at)(measure_at)(expires_at)(lenient_until);
+    a(speaks)(warming)(warmed)(probing)(failed_checks)(excused);
+    a(probe_at)(look_at)(measure_at)(expires_at);
   }
 };
 

@@ -82,8 +82,8 @@ std::string json_line(const AccessEntry& entry) {
   append("method", entry.method);
   append("target", entry.target);
   append("version", version_of(entry));
-  line += ",\"status\":" + std::to_string(entry.status) +
-          ",\"bytes\":" + std::to_string(entry.bytes);
+  line +=
+      ",\"status\":" + std::to_string(entry.status) + ",\"bytes\":" + std::to_string(entry.bytes);
   std::snprintf(rest.data(), rest.size(), ",\"duration\":%.6f",
                 std::chrono::duration<double>(entry.duration).count());
   line += rest.data();
