@@ -70,7 +70,7 @@ void Machine::check_deadline(Pool& pool, Worker& worker) {
   switch (worker.state) {
     case WorkerState::kSpawning:
     case WorkerState::kStarting:
-      if (worker.state == WorkerState::kStarting && plan.ready_after && !worker.care.warming &&
+      if (worker.state == WorkerState::kStarting && plan.ready_after &&
           now_ >= worker.started + *plan.ready_after) {
         can_serve(pool, worker);
       }
@@ -378,7 +378,9 @@ bool Machine::finished(const WorkerOperation& operation) {
     reply(operation.op, Outcome::kDone, id);
     return true;
   }
-  if (!slot->second.retry_at || !pool.last_error) return false;
+  // The last error may be another slot's: then the next try of this one decides.
+  const bool failed = slot->second.retry_at && pool.last_error;
+  if (!failed || pool.last_error->slot != operation.slot) return false;
   reply(operation.op, Outcome::kFailed, pool.last_error->worker, pool.last_error->failure);
   return true;
 }
@@ -435,7 +437,7 @@ void Machine::check_first_start() {
   if (state_.any_ready || state_.stopping) return;
   bool any = false;
   for (const auto& [id, pool] : state_.pools) {
-    if (pool.target() == 0) continue;
+    if (pool.removed || pool.target() == 0) continue;
     any = true;
     const bool given_up = std::ranges::any_of(pool.slots, [](const auto& entry) {
       return entry.second.doublings >= limits::kFirstStartTries;

@@ -1,8 +1,7 @@
 #include "runtime/log.hpp"
 
 #include <fcntl.h>
-#include <spdlog/async.h>
-#include <spdlog/async_logger.h>
+#include <spdlog/details/log_msg_buffer.h>
 #include <spdlog/formatter.h>
 #include <spdlog/sinks/base_sink.h>
 #include <spdlog/sinks/syslog_sink.h>
@@ -16,9 +15,10 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <condition_variable>
 #include <cstring>
 #include <ctime>
-#include <future>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -241,8 +241,82 @@ class JournaldSink : public spdlog::sinks::base_sink<std::mutex> {
   UniqueFd socket_;
 };
 
+// What waits for the log thread. spdlog's own looks for work every ten seconds; this one sleeps
+// until there is some, as an idle manager has no wake-ups.
+class LogQueue {
+ public:
+  // The oldest lines make way when nobody reads what is written.
+  void add(const spdlog::sink_ptr& sink, const spdlog::details::log_msg& message) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (lines_.size() >= limits::kLogQueue) lines_.pop_front();
+      lines_.push_back({sink, spdlog::details::log_msg_buffer(message)});
+    }
+    changed_.notify_all();
+  }
+
+  // The log thread: ends once it is asked to and has written all.
+  void write() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      changed_.wait(lock, [this] { return ending_ || !lines_.empty(); });
+      if (lines_.empty()) break;
+      write_first(lock);
+    }
+    written_ = true;
+    changed_.notify_all();
+  }
+
+  // False: it takes longer than `patience`. If nobody reads what is written, that is for ever.
+  bool finish(std::chrono::milliseconds patience) {
+    std::unique_lock lock(mutex_);
+    ending_ = true;
+    changed_.notify_all();
+    return changed_.wait_for(lock, patience, [this] { return written_; });
+  }
+
+ private:
+  struct Line {
+    spdlog::sink_ptr sink;
+    spdlog::details::log_msg_buffer message;
+  };
+
+  void write_first(std::unique_lock<std::mutex>& lock) {
+    {
+      const Line line = std::move(lines_.front());
+      lines_.pop_front();
+      lock.unlock();
+      line.sink->log(line.message);
+    }
+    lock.lock();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Line> lines_;
+  bool ending_ = false;
+  bool written_ = false;
+};
+
+// Has the log thread write.
+class QueuedSink : public spdlog::sinks::sink {
+ public:
+  QueuedSink(std::shared_ptr<LogQueue> queue, spdlog::sink_ptr target)
+      : queue_(std::move(queue)), target_(std::move(target)) {}
+  void log(const spdlog::details::log_msg& message) override { queue_->add(target_, message); }
+  void flush() override {}
+  void set_pattern(const std::string& pattern) override { target_->set_pattern(pattern); }
+  void set_formatter(std::unique_ptr<spdlog::formatter> formatter) override {
+    target_->set_formatter(std::move(formatter));
+  }
+
+ private:
+  std::shared_ptr<LogQueue> queue_;
+  spdlog::sink_ptr target_;
+};
+
 struct Logs {
-  std::shared_ptr<spdlog::details::thread_pool> pool;
+  std::shared_ptr<LogQueue> queue;
   spdlog::sink_ptr sink;
   spdlog::level::level_enum level = spdlog::level::info;
   std::map<std::string, std::weak_ptr<FileSink>> files;
@@ -295,8 +369,8 @@ spdlog::sink_ptr make_sink(const config::Log& log) {
 }
 
 std::shared_ptr<spdlog::logger> make_logger(const std::string& name, spdlog::sink_ptr sink) {
-  auto logger = std::make_shared<spdlog::async_logger>(
-      name, std::move(sink), logs().pool, spdlog::async_overflow_policy::overrun_oldest);
+  auto logger = std::make_shared<spdlog::logger>(
+      name, std::make_shared<QueuedSink>(logs().queue, std::move(sink)));
   logger->set_level(logs().level);
   return logger;
 }
@@ -305,7 +379,8 @@ std::shared_ptr<spdlog::logger> make_logger(const std::string& name, spdlog::sin
 
 void open_log(const config::Log& log) {
   Logs& all = logs();
-  all.pool = std::make_shared<spdlog::details::thread_pool>(limits::kLogQueue, 1);
+  all.queue = std::make_shared<LogQueue>();
+  std::thread([queue = all.queue] { queue->write(); }).detach();
   all.sink = make_sink(log);
   if (log.output == config::LogOutput::kSyslog) {
     all.sink->set_pattern("%n%v");
@@ -338,16 +413,8 @@ int reopen_logs() {
   return count;
 }
 
-// The log thread is joined once it has written the queue. If nobody reads what it writes, that is
-// never.
 bool close_log() {
-  const auto written = std::make_shared<std::promise<void>>();
-  auto over = written->get_future();
-  std::thread([written, pool = std::exchange(logs().pool, nullptr)]() mutable {
-    pool.reset();
-    written->set_value();
-  }).detach();
-  if (over.wait_for(limits::kLogPatience) != std::future_status::ready) return false;
+  if (!logs().queue->finish(limits::kLogPatience)) return false;
   spdlog::shutdown();
   return true;
 }

@@ -232,6 +232,7 @@ void Runtime::tell_systemd() {
     case core::ManagerState::kStarting:
       break;
     case core::ManagerState::kRunning:
+      if (told_ == core::ManagerState::kStarting) break;  // said with the note of it
       systemd_.ready(last_reload_failure_.empty() ? status_line()
                                                   : "reload failed: " + last_reload_failure_);
       break;

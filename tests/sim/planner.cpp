@@ -16,7 +16,7 @@ const std::vector<std::string> kKeys = {"a", "b", "c", "d", "e", "f"};
 }  // namespace
 
 Planner::Planner(std::uint64_t seed, int pools, int workers)
-    : random_(seed), most_workers_(workers), cares_(random_.chance(0.6)) {
+    : random_(seed), most_workers_(workers), cares_(workers <= 100 && random_.chance(0.6)) {
   while (pools-- > 0) add_pool();
 }
 
@@ -49,7 +49,10 @@ void Planner::vary_care(PoolPlan& pool) {
   if (random_.chance(0.4)) pool.request_timeout = random_.spread(500ms, 60s);
   pool.health.reset();
   if (random_.chance(0.4)) {
-    pool.health = core::HealthPlan{random_.spread(500ms, 60s), random_.between(1, 4)};
+    const int failures = random_.chance(0.5) ? 1 : random_.between(2, 4);
+    pool.health = core::HealthPlan{random_.spread(100ms, 60s), failures};
+    // Some are found unhealthy while they are on trial.
+    if (random_.chance(0.3)) pool.settle = std::min<core::Duration>(3 * pool.health->interval, 5s);
   }
   pool.warmup = random_.chance(0.4) ? random_.between(1, 3) : 0;
   pool.needs_channel = (pool.health || pool.warmup > 0) && random_.chance(0.7);

@@ -31,7 +31,7 @@ class Planner {
 
   Random random_;
   int most_workers_;
-  bool cares_;  // whether the pools use what is done for workers that run
+  bool cares_;  // whether workers that run are looked after; in large pools it would take too long
   std::uint64_t launches_ = 0;
   std::vector<core::PoolPlan> pools_;
 };

@@ -17,7 +17,7 @@ namespace {
 constexpr int kTwinSteps = 60;
 // In a healthy world everything has settled long before.
 constexpr Duration kConverge = std::chrono::hours(6);
-constexpr std::size_t kConvergeSteps = 400000;
+constexpr std::size_t kConvergeSteps = 1000000;
 
 // A few large pools, many small ones: most faults need few workers, some need many.
 int workers_for(std::uint64_t seed) {

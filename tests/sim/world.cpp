@@ -204,7 +204,7 @@ void World::look(const Look& look, Time now) {
   }
   const Time at = now + (happens(faults.answers_late) ? random_.spread(1ms, 10s) : 0ns);
   post(at, looked);
-  if (!looked.awake) say(look.worker, at + random_.spread(1ms, 60s), WorkerSign::kAwake);
+  if (!looked.awake) say(look.worker, at + random_.spread(100ms, 300s), WorkerSign::kAwake);
 }
 
 void World::measure(const Measure& measure, Time now) {

@@ -1,5 +1,6 @@
 #include "http/session.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <stdexcept>
@@ -57,6 +58,17 @@ std::string_view view(beast::string_view text) {
 // Some clients send an empty line after a body; RFC 9112 section 2.2.
 void skip_empty_lines(beast::flat_buffer& buffer) {
   while (text_of(buffer).starts_with("\r\n")) buffer.consume(2);
+}
+
+// Whether the request line ends in a version of HTTP, whichever; RFC 9112 section 2.3.
+bool names_version(std::string_view header) {
+  constexpr std::string_view kForm = "HTTP/0.0";
+  const auto line = header.substr(0, header.find("\r\n"));
+  if (line.size() < kForm.size()) return false;
+  const auto version = line.substr(line.size() - kForm.size());
+  return std::equal(kForm.begin(), kForm.end(), version.begin(), [](char wanted, char found) {
+    return wanted == '0' ? found >= '0' && found <= '9' : found == wanted;
+  });
 }
 
 }  // namespace
@@ -124,7 +136,11 @@ void Session::look_at_header() {
 
 void Session::on_header() {
   Error error;
-  buffer_.consume(parser_->put(buffer_.data(), error));
+  const auto used = parser_->put(buffer_.data(), error);
+  if (error == beast::http::error::bad_version && names_version(text_of(buffer_))) {
+    return refuse(status::http_version_not_supported);
+  }
+  buffer_.consume(used);
   if (error) return on_bad_read(error);
   const auto& asked = parser_->get();
   if (const auto fault = fault_of(asked)) return refuse(*fault);
@@ -167,7 +183,6 @@ void Session::on_bad_read(const Error& error) {
     return refuse(status::request_header_fields_too_large);
   }
   if (error == body_limit) return refuse(status::payload_too_large);
-  if (error == beast::http::error::bad_version) return refuse(status::http_version_not_supported);
   if (!is_http_error(error) || error == beast::http::error::end_of_stream ||
       error == beast::http::error::partial_message) {
     return close();  // the peer went away
