@@ -15,6 +15,7 @@
 #include <fstream>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 
 namespace ostler::test {
 namespace {
@@ -167,15 +168,40 @@ std::optional<Reply> Client::receive(bool has_body) {
   }
   Reply reply = parse_head(buffer_.substr(0, end + 2));
   buffer_.erase(0, end + 4);
-  const auto length = reply.fields.find("content-length");
-  const std::size_t size =
-      has_body && length != reply.fields.end() ? std::stoul(length->second) : 0;
+  if (!has_body) return reply;
+  if (const auto length = reply.fields.find("content-length"); length != reply.fields.end()) {
+    reply.body = take(std::stoul(length->second));
+  } else if (reply.fields.contains("transfer-encoding")) {
+    reply.body = take_chunks();
+  } else if (!reply.keeps_alive() && reply.status >= 200 && reply.status != 204) {
+    while (read_more()) {
+    }
+    reply.body = std::exchange(buffer_, "");
+  }
+  return reply;
+}
+
+std::string Client::take(std::size_t size) {
   while (buffer_.size() < size) {
     if (!read_more()) throw std::runtime_error("the connection ended inside a body");
   }
-  reply.body = buffer_.substr(0, size);
+  std::string text = buffer_.substr(0, size);
   buffer_.erase(0, size);
-  return reply;
+  return text;
+}
+
+std::string Client::take_chunks() {
+  std::string body;
+  while (true) {
+    std::size_t end = 0;
+    while ((end = buffer_.find("\r\n")) == std::string::npos) {
+      if (!read_more()) throw std::runtime_error("the connection ended inside a body");
+    }
+    const std::size_t size = std::stoul(take(end + 2), nullptr, 16);
+    body += take(size);
+    if (take(2) != "\r\n") throw std::runtime_error("a chunk does not end");
+    if (size == 0) return body;
+  }
 }
 
 Reply Client::ask(const std::string& text) {

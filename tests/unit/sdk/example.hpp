@@ -1,6 +1,8 @@
 // The example worker as its manager starts it, and an HTTP client that notices everything.
 #pragma once
 
+#include <cstddef>
+
 #include <chrono>
 #include <map>
 #include <memory>
@@ -74,6 +76,8 @@ class Client {
 
  private:
   bool read_more();
+  std::string take(std::size_t size);
+  std::string take_chunks();
 
   Fd socket_;
   std::string buffer_;

@@ -19,6 +19,8 @@ class HeaderScan {
   // (obs-fold, RFC 9112 section 5.2). kTooLarge: there is no end within the limit.
   State look(std::string_view received);
 
+  [[nodiscard]] bool in_first_line() const { return line_ == 0; }
+
  private:
   std::size_t limit_;
   std::size_t seen_ = 0;

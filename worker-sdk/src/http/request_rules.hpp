@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string_view>
 
 #include "ostler/http.hpp"
 
@@ -9,5 +10,12 @@ namespace ostler::http {
 
 // The status with which to refuse a request of which the header was read; none if it is in order.
 std::optional<status> fault_of(const request::message_type& asked);
+
+// A target that names the scheme and the host, as for a proxy, becomes what it would be without,
+// and its host the Host field; RFC 9112 section 3.2.2. For one that has no fault.
+void to_origin_form(request::message_type& asked);
+
+// The first line's version, as the two digits of its number; 0 if it names none.
+unsigned version_of(std::string_view request_line);
 
 }  // namespace ostler::http

@@ -60,17 +60,6 @@ void skip_empty_lines(beast::flat_buffer& buffer) {
   while (text_of(buffer).starts_with("\r\n")) buffer.consume(2);
 }
 
-// Whether the request line ends in a version of HTTP, whichever; RFC 9112 section 2.3.
-bool names_version(std::string_view header) {
-  constexpr std::string_view kForm = "HTTP/0.0";
-  const auto line = header.substr(0, header.find("\r\n"));
-  if (line.size() < kForm.size()) return false;
-  const auto version = line.substr(line.size() - kForm.size());
-  return std::equal(kForm.begin(), kForm.end(), version.begin(), [](char wanted, char found) {
-    return wanted == '0' ? found >= '0' && found <= '9' : found == wanted;
-  });
-}
-
 }  // namespace
 
 Session::Session(Socket socket, const Service& service, serving::Origin origin)
@@ -105,13 +94,17 @@ void Session::await_request() {
 
 void Session::read_header() {
   timed_out_ = false;
-  parser_.emplace();
-  parser_->header_limit(service_.options.header_limit);
-  parser_->body_limit(service_.options.body_limit);
+  make_parser();
   scan_ = HeaderScan(service_.options.header_limit);
   enter(Phase::kReading, service_.options.header_timeout);
   begun_ = deadline_ - service_.options.header_timeout;
   look_at_header();
+}
+
+void Session::make_parser() {
+  parser_.emplace();
+  parser_->header_limit(service_.options.header_limit);
+  parser_->body_limit(service_.options.body_limit);
 }
 
 void Session::look_at_header() {
@@ -120,7 +113,8 @@ void Session::look_at_header() {
     case HeaderScan::State::kMalformed:
       return refuse(status::bad_request);
     case HeaderScan::State::kTooLarge:
-      return refuse(status::request_header_fields_too_large);
+      return refuse(scan_.in_first_line() ? status::uri_too_long
+                                          : status::request_header_fields_too_large);
     case HeaderScan::State::kComplete:
       return on_header();
     case HeaderScan::State::kIncomplete:
@@ -137,19 +131,30 @@ void Session::look_at_header() {
 void Session::on_header() {
   Error error;
   const auto used = parser_->put(buffer_.data(), error);
-  if (error == beast::http::error::bad_version && names_version(text_of(buffer_))) {
-    return refuse(status::http_version_not_supported);
-  }
+  if (error == beast::http::error::bad_version) return on_other_version();
   buffer_.consume(used);
   if (error) return on_bad_read(error);
-  const auto& asked = parser_->get();
+  auto& asked = parser_->get();
   if (const auto fault = fault_of(asked)) return refuse(*fault);
+  to_origin_form(asked);
   header_.reset();
   if (parser_->chunked()) header_.emplace(static_cast<const beast::http::fields&>(asked));
   if (parser_->is_done()) return handle();
   // Who has sent some of the body already does not wait for a go-ahead.
   const bool waits = asked.version() >= 11 && buffer_.size() == 0 && asked.count(field::expect);
   waits ? send_continue() : read_body();
+}
+
+// Beast knows 1.0 and 1.1. A later 1.x is served as the latest that is known; RFC 9110 section 2.5.
+void Session::on_other_version() {
+  const auto line = text_of(buffer_).substr(0, text_of(buffer_).find("\r\n"));
+  const unsigned version = version_of(line);
+  const bool known = version == 10 || version == 11;  // then what stands before it is wrong
+  if (version == 0 || known) return refuse(status::bad_request);
+  if (version < 10 || version > 19) return refuse(status::http_version_not_supported);
+  static_cast<char*>(buffer_.data().data())[line.size() - 1] = '1';
+  make_parser();
+  on_header();
 }
 
 void Session::send_continue() {

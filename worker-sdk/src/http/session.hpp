@@ -45,8 +45,10 @@ class Session : public std::enable_shared_from_this<Session> {
 
   void await_request();
   void read_header();
+  void make_parser();
   void look_at_header();
   void on_header();
+  void on_other_version();
   void send_continue();
   void read_body();
   void on_body(const Error& error);
