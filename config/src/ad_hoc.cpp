@@ -1,6 +1,7 @@
 // The ad-hoc form: options of a command line become the tree that a file would have been.
 #include <algorithm>
 #include <array>
+#include <map>
 #include <memory>
 #include <set>
 #include <span>
@@ -73,10 +74,11 @@ class Builder {
     if (option == options.end() || option->info.stage != Stage::kBuilt) return refuse(name);
     const Place place = place_of("--" + shown(name), option->path);
     if (first_invalid_utf8(value)) return faults_.add(place, option->path, "is not valid UTF-8");
-    if (name == "listen") {
-      const std::string index = std::to_string(listen_.items.size());
-      const Place place_in = place_of("--listen", option->path + "[" + index + "]");
-      listen_.items.push_back(scalar_node(place_in, value));
+    if (name == "listen" || name == "warmup") {
+      Node& list = lists_[option->path];
+      const std::string index = std::to_string(list.items.size());
+      const Place place_in = place_of("--" + name, option->path + "[" + index + "]");
+      list.items.push_back(scalar_node(place_in, value));
     } else if (name == "env") {
       add_env(value);
     } else if (!given_.insert(name).second) {
@@ -99,11 +101,11 @@ class Builder {
   }
 
   Loaded load(const LoadOptions& options) {
-    if (!listen_.items.empty()) {
-      listen_.kind = NodeKind::kList;
-      listen_.place = listen_.items.front()->place;
-      const Place place = listen_.place;
-      put("pools.app.listen", std::make_shared<const Node>(std::move(listen_)), place);
+    for (auto& [path, list] : lists_) {
+      list.kind = NodeKind::kList;
+      list.place = list.items.front()->place;
+      const Place place = list.place;
+      put(path, std::make_shared<const Node>(std::move(list)), place);
     }
     return load_tree(host_, root_, place_of("", "").source, std::move(faults_), options);
   }
@@ -148,7 +150,13 @@ class Builder {
       const std::array<std::string, 1> after = {"after"};
       return with_value(empty_map(place), after, scalar, place);
     }
+    if (name == "worker-trusted-proxies") return list_of(value, place);
     if (name != "inherit-env" || value == "true" || value == "false") return scalar;
+    return list_of(value, place);
+  }
+
+  // "a,b"
+  static NodePtr list_of(const std::string& value, const Place& place) {
     Node list;
     list.kind = NodeKind::kList;
     list.place = place;
@@ -173,7 +181,7 @@ class Builder {
   const Host& host_;
   Faults faults_;
   NodePtr root_;
-  Node listen_;
+  std::map<std::string, Node> lists_;  // by the path of the key: options that may be repeated
   std::set<std::string> given_;
 };
 

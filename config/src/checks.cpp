@@ -39,6 +39,10 @@ class PoolCheck {
     check_account();
     for (std::size_t i = 0; i < pool_.listen.size(); ++i) check_listener(i);
     check_fastcgi();
+    check_worker();
+    check_recycle();
+    check_health();
+    check_private_requests();
   }
 
  private:
@@ -227,6 +231,69 @@ class PoolCheck {
           "fastcgi needs exactly one listener (it becomes fd 0), and the "
           "pool has " +
               std::to_string(pool_.listen.size()));
+  }
+
+  void check_worker() {
+    const WorkerSettings& worker = pool_.worker;
+    if (!worker.threads || !worker.worker_class || *worker.worker_class == WorkerClass::kThreads) {
+      return;
+    }
+    fault(at("worker.threads"), "is for class: threads; leave it out, or change the class");
+  }
+
+  void check_recycle() {
+    const At where = at("recycle");
+    if (where.node == nullptr || where.node->kind != NodeKind::kMap || faulty("recycle")) return;
+    const Recycle& recycle = pool_.recycle;
+    if (recycle.requests_jitter > 0 && !recycle.requests) {
+      return fault(at("recycle.requests_jitter"), "goes with 'requests', which is not given");
+    }
+    if (recycle.lifetime_jitter > Duration{0} && !recycle.lifetime) {
+      return fault(at("recycle.lifetime_jitter"), "goes with 'lifetime', which is not given");
+    }
+    if (recycle == Recycle{}) {
+      fault(where, "needs 'requests', 'lifetime' or 'memory'; or off");
+    }
+  }
+
+  void check_health() {
+    if (!pool_.health || faulty("health")) return;
+    Health& health = *pool_.health;
+    if (health.request.has_value() == !health.exec.empty()) {
+      return fault(at("health"), health.request ? "has both 'request' and 'exec'; give one of them"
+                                                : "needs a 'request' such as \"GET /healthz\", or "
+                                                  "an 'exec' such as [/usr/lib/app/check]");
+    }
+    if (health.timeout > health.interval) {
+      const At timeout = at("health.timeout");
+      return fault(timeout.node == nullptr ? at("health.interval") : timeout,
+                   "the interval, which is " + duration_text(health.interval) +
+                       ", must not be below the timeout, which is " +
+                       duration_text(health.timeout));
+    }
+    if (health.exec.empty()) return;
+    if (has_token(health.exec.front())) {
+      return fault(at("health.exec"), "the executable's own name cannot hold a token");
+    }
+    const auto path = pool_.env.find("PATH");
+    Found found =
+        find_executable(health.exec.front(), path == pool_.env.end() ? host_.path : path->second,
+                        pool_.directory.value_or(host_.folder));
+    if (!found.problem.empty()) return fault(at("health.exec"), std::move(found.problem));
+    health.executable = std::move(found.path);
+  }
+
+  // These go to a worker that serves HTTP.
+  void check_private_requests() {
+    const bool checked = pool_.health && pool_.health->request && !faulty("health");
+    const bool warmed = !pool_.warmup.empty() && !faulty("warmup");
+    if ((!checked && !warmed) || faulty("listen")) return;
+    const At where = at(checked ? "health.request" : "warmup");
+    if (pool_.socket_protocol == SocketProtocol::kFastcgi) {
+      fault(where, "is an HTTP request, which no fastcgi worker understands; use health: {exec}");
+    } else if (pool_.listen.empty()) {
+      fault(where, "is for workers that serve HTTP, and the pool has no listener");
+    }
   }
 
   Reader& reader_;

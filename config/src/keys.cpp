@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "config/src/care.hpp"
 #include "config/src/listen.hpp"
 #include "config/src/scalars.hpp"
 #include "config/src/walk.hpp"
@@ -15,17 +16,9 @@ namespace {
 // ---------------------------------------------------------------
 
 void read_command(Reader& reader, const At& at, PoolDraft& out) {
-  constexpr std::string_view kWhat = "a list such as [/usr/bin/app, --flag], or one line of text";
-  std::vector<std::string> words;
-  if (at.node->kind == NodeKind::kScalar) {
-    Words split = split_words(at.node->text);
-    if (!split.problem.empty()) return reader.faults().add(at, split.problem);
-    words = std::move(split.words);
-  } else if (!reader.texts(at, kWhat, words)) {
-    return;
+  if (std::vector<std::string> words; read_command_words(reader, at, words)) {
+    out.pool.command = std::move(words);
   }
-  if (words.empty() || words.front().empty()) return reader.faults().add(at, "names no executable");
-  out.pool.command = std::move(words);
 }
 
 void read_env(Reader& reader, const At& at, PoolDraft& out) {
@@ -134,14 +127,55 @@ void read_ready(Reader& reader, const At& at, PoolDraft& out) {
   reader.choice(at, kChoices, out.pool.ready.mode);
 }
 
-void read_heartbeat(Reader& reader, const At& at, PoolDraft& out) {
+void read_limit(Reader& reader, const At& at, std::optional<Duration>& out) {
   Duration limit{};
   if (is_off(*at.node)) {
-    out.pool.timeouts.heartbeat.reset();
+    out.reset();
   } else if (reader.duration(at, kShortest, limit)) {
-    out.pool.timeouts.heartbeat = limit;
+    out = limit;
   }
 }
+
+void read_heartbeat(Reader& reader, const At& at, PoolDraft& out) {
+  read_limit(reader, at, out.pool.timeouts.heartbeat);
+}
+
+void read_request_limit(Reader& reader, const At& at, PoolDraft& out) {
+  read_limit(reader, at, out.pool.timeouts.request);
+}
+
+// Into a member that is there only if it was given.
+template <class T>
+void set(bool good, T value, std::optional<T>& out) {
+  if (good) out = value;
+}
+
+template <auto Member>
+void read_worker_duration(Reader& reader, const At& at, PoolDraft& out) {
+  Duration value{};
+  const bool good = reader.duration(at, kShortest, value);
+  set(good, value, out.pool.worker.*Member);
+}
+
+template <auto Member, int Most>
+void read_worker_number(Reader& reader, const At& at, PoolDraft& out) {
+  int value = 0;
+  const bool good = reader.whole(at, 1, Most, value);
+  set(good, value, out.pool.worker.*Member);
+}
+
+template <auto Member, std::uint64_t Least, std::uint64_t Most>
+void read_worker_size(Reader& reader, const At& at, PoolDraft& out) {
+  std::uint64_t value = 0;
+  const bool good = reader.size(at, Least, Most, value);
+  set(good, value, out.pool.worker.*Member);
+}
+
+constexpr int kMostThreads = 64;  // as many as a scoreboard can tell of
+constexpr int kMostConnections = 1000000;
+constexpr int kMostRequests = 1000000000;
+constexpr std::uint64_t kMebibyte = std::uint64_t{1} << 20U;
+constexpr std::uint64_t kTebibyte = std::uint64_t{1} << 40U;
 
 void read_stop_signal(Reader& reader, const At& at, PoolDraft& out) {
   const auto number =
@@ -359,7 +393,32 @@ std::span<const Key<PoolDraft>> pool_keys() {
                       "where workers find the sockets: systemd (from "
                       "fd 3) or fastcgi (fd 0)"},
                      read_socket_protocol},
-      Key<PoolDraft>{{"worker", "", "settings of workers built on the SDK", Stage::kLater}},
+      Key<PoolDraft>{{"worker.class", "", "SDK: sync, threads or async (default: the program's)"},
+                     read_worker_class},
+      Key<PoolDraft>{{"worker.threads", "", "SDK, class threads: how many, up to 64"},
+                     read_worker_number<&WorkerSettings::threads, kMostThreads>},
+      Key<PoolDraft>{{"worker.connections", "", "SDK: with so many open, a worker accepts no more"},
+                     read_worker_number<&WorkerSettings::connections, kMostConnections>},
+      Key<PoolDraft>{{"worker.keepalive", "", "SDK: how long an idle connection is kept"},
+                     [](Reader& r, const At& at, PoolDraft& out) {
+                       Duration value{};
+                       const bool good = r.duration(at, Duration(0), value);
+                       set(good, value, out.pool.worker.keepalive);
+                     }},
+      Key<PoolDraft>{{"worker.header_limit", "", "SDK: the largest header of a request"},
+                     read_worker_size<&WorkerSettings::header_limit, 256, kMebibyte>},
+      Key<PoolDraft>{{"worker.body_limit", "", "SDK: the largest body of a request"},
+                     read_worker_size<&WorkerSettings::body_limit, 0, kTebibyte>},
+      Key<PoolDraft>{{"worker.header_timeout", "", "SDK: for a client to send a header"},
+                     read_worker_duration<&WorkerSettings::header_timeout>},
+      Key<PoolDraft>{{"worker.body_timeout", "", "SDK: for a client to send a body"},
+                     read_worker_duration<&WorkerSettings::body_timeout>},
+      Key<PoolDraft>{{"worker.write_timeout", "", "SDK: for a client to take a response in"},
+                     read_worker_duration<&WorkerSettings::write_timeout>},
+      Key<PoolDraft>{{"worker.access_log", "", "SDK: off, common or json"}, read_access_log},
+      Key<PoolDraft>{{"worker.trusted_proxies", "",
+                      "SDK: addresses and networks whose forwarded client addresses are believed"},
+                     read_trusted_proxies},
       Key<PoolDraft>{{"spawn", "exec", "how a worker is started"}, read_spawn},
       Key<PoolDraft>{{"affinity", "", "the CPUs workers run on", Stage::kLater}},
       Key<PoolDraft>{{"ready", "auto",
@@ -374,7 +433,8 @@ std::span<const Key<PoolDraft>> pool_keys() {
                       "the longest silence of a worker that "
                       "heartbeats; or off"},
                      read_heartbeat},
-      Key<PoolDraft>{{"timeouts.request", "off", "the longest request", Stage::kDefaultOnly}},
+      Key<PoolDraft>{{"timeouts.request", "off", "the longest one request may take, in the SDK"},
+                     read_request_limit},
       Key<PoolDraft>{{"timeouts.stop", "30s", "from the stop signal to SIGKILL"},
                      [](Reader& r, const At& at, PoolDraft& out) {
                        r.duration(at, kShortest, out.pool.timeouts.stop);
@@ -415,9 +475,56 @@ std::span<const Key<PoolDraft>> pool_keys() {
                      [](Reader& r, const At& at, PoolDraft& out) {
                        r.duration(at, kShortest, out.pool.restart.reset_after);
                      }},
-      Key<PoolDraft>{{"recycle", "off", "replace workers by age", Stage::kDefaultOnly}},
-      Key<PoolDraft>{{"health", "off", "health checks", Stage::kDefaultOnly}},
-      Key<PoolDraft>{{"warmup", "", "requests before a worker counts as ready", Stage::kLater}},
+      Key<PoolDraft>{{"recycle", "off", "when workers are replaced though nothing is wrong"},
+                     read_recycle},
+      Key<PoolDraft>{{"recycle.requests", "", "after so many requests (SDK)"},
+                     [](Reader& r, const At& at, PoolDraft& out) {
+                       int value = 0;
+                       if (!r.whole(at, 1, kMostRequests, value)) return;
+                       out.pool.recycle.requests = static_cast<std::uint64_t>(value);
+                     }},
+      Key<PoolDraft>{{"recycle.requests_jitter", "", "up to so many more, drawn for each worker"},
+                     [](Reader& r, const At& at, PoolDraft& out) {
+                       int value = 0;
+                       if (!r.whole(at, 0, kMostRequests, value)) return;
+                       out.pool.recycle.requests_jitter = static_cast<std::uint64_t>(value);
+                     }},
+      Key<PoolDraft>{{"recycle.lifetime", "", "after so much time"},
+                     [](Reader& r, const At& at, PoolDraft& out) {
+                       Duration value{};
+                       const bool good = r.duration(at, kShortest, value);
+                       set(good, value, out.pool.recycle.lifetime);
+                     }},
+      Key<PoolDraft>{{"recycle.lifetime_jitter", "", "up to so much more, drawn for each worker"},
+                     [](Reader& r, const At& at, PoolDraft& out) {
+                       r.duration(at, Duration(0), out.pool.recycle.lifetime_jitter);
+                     }},
+      Key<PoolDraft>{{"recycle.memory", "", "above so much memory (PSS)"},
+                     [](Reader& r, const At& at, PoolDraft& out) {
+                       std::uint64_t value = 0;
+                       const bool good = r.size(at, 1, kTebibyte, value);
+                       set(good, value, out.pool.recycle.memory);
+                     }},
+      Key<PoolDraft>{{"health", "off", "health checks of every worker"}, read_health},
+      Key<PoolDraft>{{"health.request", "", "a request to each worker: \"GET /healthz\" (SDK)"},
+                     read_health_request},
+      Key<PoolDraft>{{"health.exec", "", "a program that exits 0 if the worker is healthy"},
+                     read_health_exec},
+      Key<PoolDraft>{{"health.interval", "", "from one check to the next, 10s unless given"},
+                     [](Reader& r, const At& at, PoolDraft& out) {
+                       r.duration(at, kShortest, out.pool.health->interval);
+                     }},
+      Key<PoolDraft>{{"health.timeout", "", "how long a check may take, 2s unless given"},
+                     [](Reader& r, const At& at, PoolDraft& out) {
+                       r.duration(at, kShortest, out.pool.health->timeout);
+                     }},
+      Key<PoolDraft>{{"health.failures", "",
+                      "a worker that fails so often in a row is replaced, 3 unless given"},
+                     [](Reader& r, const At& at, PoolDraft& out) {
+                       r.whole(at, 1, 1000, out.pool.health->failures);
+                     }},
+      Key<PoolDraft>{{"warmup", "[]", "a request that a worker answers before it is ready (SDK)"},
+                     read_warmup},
       Key<PoolDraft>{{"limits", "", "resource limits", Stage::kLater}},
       Key<PoolDraft>{{"sandbox", "", "what a worker may never do", Stage::kLater}},
       Key<PoolDraft>{{"output", "forward",
@@ -426,6 +533,27 @@ std::span<const Key<PoolDraft>> pool_keys() {
                      read_output},
   };
   return kKeys;
+}
+
+bool read_command_words(Reader& reader, const At& at, std::vector<std::string>& out) {
+  constexpr std::string_view kWhat = "a list such as [/usr/bin/app, --flag], or one line of text";
+  std::vector<std::string> words;
+  if (at.node->kind == NodeKind::kScalar) {
+    Words split = split_words(at.node->text);
+    if (!split.problem.empty()) {
+      reader.faults().add(at, split.problem);
+      return false;
+    }
+    words = std::move(split.words);
+  } else if (!reader.texts(at, kWhat, words)) {
+    return false;
+  }
+  if (words.empty() || words.front().empty()) {
+    reader.faults().add(at, "names no executable");
+    return false;
+  }
+  out = std::move(words);
+  return true;
 }
 
 void read_file_keys(Reader& reader, const At& map, FileDraft& out) {

@@ -56,6 +56,9 @@ std::span<const Key<Log>> log_keys();
 std::span<const Key<PoolDraft>> pool_keys();
 std::span<const Key<Listener>> listener_keys();
 
+// A command line: a list, or one line of text that is split as a shell would.
+bool read_command_words(Reader& reader, const At& at, std::vector<std::string>& out);
+
 // Read MAP by the table; every unknown, mistyped and unavailable key is a fault.
 void read_file_keys(Reader& reader, const At& map, FileDraft& out);
 void read_pool_keys(Reader& reader, const At& map, PoolDraft& out);

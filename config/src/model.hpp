@@ -59,6 +59,7 @@ struct Ready {
 struct Timeouts {
   Duration start = std::chrono::seconds(60);
   std::optional<Duration> heartbeat = std::chrono::seconds(30);  // none: off
+  std::optional<Duration> request;                               // none: off
   Duration stop = std::chrono::seconds(30);
   bool operator==(const Timeouts&) const = default;
 };
@@ -85,6 +86,48 @@ struct Restart {
   bool operator==(const Restart&) const = default;
 };
 
+// `worker:`, for programs built on the SDK. What is not set here is the program's own to decide.
+enum class WorkerClass { kSync, kThreads, kAsync };
+enum class AccessLog { kOff, kCommon, kJson };
+struct WorkerSettings {
+  std::optional<WorkerClass> worker_class;
+  std::optional<int> threads;      // 1 to 64
+  std::optional<int> connections;  // 1 to 1000000
+  std::optional<Duration> keepalive;
+  std::optional<std::uint64_t> header_limit, body_limit;  // bytes
+  std::optional<Duration> header_timeout, body_timeout, write_timeout;
+  std::optional<AccessLog> access_log;
+  std::optional<std::vector<std::string>> trusted_proxies;  // IP addresses and CIDR networks
+  bool operator==(const WorkerSettings&) const = default;
+};
+
+// When a worker is replaced though nothing is wrong with it. None: never.
+struct Recycle {
+  std::optional<std::uint64_t> requests;
+  std::uint64_t requests_jitter = 0;  // up to so many more, drawn for each worker
+  std::optional<Duration> lifetime;
+  Duration lifetime_jitter{0};
+  std::optional<std::uint64_t> memory;  // bytes of PSS
+  bool operator==(const Recycle&) const = default;
+};
+
+// "GET /healthz"
+struct ProbeRequest {
+  std::string method;
+  std::string target;
+  bool operator==(const ProbeRequest&) const = default;
+};
+
+struct Health {
+  std::optional<ProbeRequest> request;  // this
+  std::vector<std::string> exec;        // or that; argv, tokens not yet replaced
+  std::string executable;               // exec[0] as found
+  Duration interval = std::chrono::seconds(10);
+  Duration timeout = std::chrono::seconds(2);
+  int failures = 3;
+  bool operator==(const Health&) const = default;
+};
+
 enum class InheritEnv { kAll, kMinimal, kListed };
 
 enum class OutputMode { kForward, kInherit, kNull, kFile };
@@ -108,11 +151,15 @@ struct Pool {
   std::vector<Listener> listen;
   SocketProtocol socket_protocol = SocketProtocol::kSystemd;
   Workers workers;
+  WorkerSettings worker;
   Ready ready;
   Timeouts timeouts;
   int stop_signal = 15;  // SIGTERM
   Replace replace;
   Restart restart;
+  Recycle recycle;
+  std::optional<Health> health;
+  std::vector<ProbeRequest> warmup;
   Output output;
   bool operator==(const Pool&) const = default;
 };

@@ -175,6 +175,89 @@ void print_env(Map& out, const Pool& pool, bool show) {
   for (const auto& [name, value] : pool.env) env.text(scalar(name), show ? value : "(left out)");
 }
 
+std::string_view word(WorkerClass worker_class) {
+  switch (worker_class) {
+    case WorkerClass::kSync:
+      return "sync";
+    case WorkerClass::kThreads:
+      return "threads";
+    case WorkerClass::kAsync:
+      return "async";
+  }
+  return {};
+}
+
+std::string_view word(AccessLog log) {
+  switch (log) {
+    case AccessLog::kOff:
+      return "off";
+    case AccessLog::kCommon:
+      return "common";
+    case AccessLog::kJson:
+      return "json";
+  }
+  return {};
+}
+
+// What the program decides is left out.
+void print_worker(Map& out, const WorkerSettings& worker) {
+  if (worker == WorkerSettings{}) return;
+  Map map = out.open("worker");
+  const auto duration = [&](std::string_view key, const std::optional<Duration>& value) {
+    if (value) map.duration(key, *value);
+  };
+  const auto size = [&](std::string_view key, const std::optional<std::uint64_t>& value) {
+    if (value) map.raw(key, size_text(*value));
+  };
+  if (worker.worker_class) map.raw("class", word(*worker.worker_class));
+  if (worker.threads) map.number("threads", *worker.threads);
+  if (worker.connections) map.number("connections", *worker.connections);
+  duration("keepalive", worker.keepalive);
+  size("header_limit", worker.header_limit);
+  size("body_limit", worker.body_limit);
+  duration("header_timeout", worker.header_timeout);
+  duration("body_timeout", worker.body_timeout);
+  duration("write_timeout", worker.write_timeout);
+  if (worker.access_log) map.raw("access_log", word(*worker.access_log));
+  if (worker.trusted_proxies) map.raw("trusted_proxies", list(*worker.trusted_proxies));
+}
+
+void print_recycle(Map& out, const Recycle& recycle) {
+  if (recycle == Recycle{}) return out.raw("recycle", "off");
+  Map map = out.open("recycle");
+  if (recycle.requests) {
+    map.raw("requests", std::to_string(*recycle.requests));
+    map.raw("requests_jitter", std::to_string(recycle.requests_jitter));
+  }
+  if (recycle.lifetime) {
+    map.duration("lifetime", *recycle.lifetime);
+    map.duration("lifetime_jitter", recycle.lifetime_jitter);
+  }
+  if (recycle.memory) map.raw("memory", size_text(*recycle.memory));
+}
+
+std::string text_of(const ProbeRequest& request) {
+  return scalar(request.method + " " + request.target);
+}
+
+void print_health(Map& out, const std::optional<Health>& health) {
+  if (!health) return out.raw("health", "off");
+  Map map = out.open("health");
+  if (health->request) map.raw("request", text_of(*health->request));
+  if (!health->exec.empty()) map.raw("exec", list(health->exec));
+  map.duration("interval", health->interval);
+  map.duration("timeout", health->timeout);
+  map.number("failures", health->failures);
+}
+
+void print_warmup(Map& out, const std::vector<ProbeRequest>& warmup) {
+  std::string requests;
+  for (const ProbeRequest& request : warmup) {
+    requests += (requests.empty() ? "" : ", ") + text_of(request);
+  }
+  out.raw("warmup", "[" + requests + "]");
+}
+
 void print_pool(Map& out, const Pool& pool, bool show_env) {
   out.raw("command", list(pool.command));
   out.text_if("directory", pool.directory);
@@ -190,12 +273,15 @@ void print_pool(Map& out, const Pool& pool, bool show_env) {
           pool.socket_protocol == SocketProtocol::kSystemd ? "systemd" : "fastcgi");
   const int* workers = std::get_if<int>(&pool.workers);
   out.raw("workers", workers == nullptr ? "auto" : std::to_string(*workers));
+  print_worker(out, pool.worker);
   out.raw("spawn", "exec");
   out.raw("ready", ready(pool.ready));
   Map timeouts = out.open("timeouts");
   timeouts.duration("start", pool.timeouts.start);
   const auto& heartbeat = pool.timeouts.heartbeat;
   timeouts.raw("heartbeat", heartbeat ? duration_text(*heartbeat) : "off");
+  const auto& request = pool.timeouts.request;
+  timeouts.raw("request", request ? duration_text(*request) : "off");
   timeouts.duration("stop", pool.timeouts.stop);
   out.raw("stop_signal", stop_signal_text(pool.stop_signal));
   Map replace = out.open("replace");
@@ -208,6 +294,9 @@ void print_pool(Map& out, const Pool& pool, bool show_env) {
   restart.duration("backoff_max", pool.restart.backoff_max);
   restart.number("burst", pool.restart.burst);
   restart.duration("reset_after", pool.restart.reset_after);
+  print_recycle(out, pool.recycle);
+  print_health(out, pool.health);
+  print_warmup(out, pool.warmup);
   out.text("output", word(pool.output));
 }
 

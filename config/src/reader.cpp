@@ -110,6 +110,20 @@ bool Reader::duration(const At& at, Duration least, Duration& out) {
   return true;
 }
 
+bool Reader::size(const At& at, std::uint64_t least, std::uint64_t most, std::uint64_t& out) {
+  const auto value = at.node->kind == NodeKind::kScalar ? parse_size(at.node->text) : std::nullopt;
+  if (!value) {
+    wrong(at, "a size such as 512MiB, 64KiB or 2GiB, or a number of bytes");
+    return false;
+  }
+  if (*value < least || *value > most) {
+    wrong(at, "from " + size_text(least) + " to " + size_text(most));
+    return false;
+  }
+  out = *value;
+  return true;
+}
+
 bool Reader::mode(const At& at, unsigned& out) {
   const auto value = at.node->kind == NodeKind::kScalar ? parse_mode(at.node->text) : std::nullopt;
   if (!value) {

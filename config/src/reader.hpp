@@ -43,6 +43,7 @@ class Reader {
   bool boolean(const At& at, bool& out);
   bool whole(const At& at, std::int64_t least, std::int64_t most, int& out);
   bool duration(const At& at, Duration least, Duration& out);
+  bool size(const At& at, std::uint64_t least, std::uint64_t most, std::uint64_t& out);
   bool mode(const At& at, unsigned& out);
   // A user or group: a name or a number.
   bool account(const At& at, std::optional<std::string>& out);

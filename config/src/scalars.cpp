@@ -91,6 +91,31 @@ std::optional<Duration> parse_duration(std::string_view text) {
   return std::chrono::milliseconds(std::min(value, most) * *unit + *fraction);
 }
 
+std::optional<std::uint64_t> parse_size(std::string_view text) {
+  const auto digits_end = std::find_if_not(text.begin(), text.end(), is_digit);
+  const auto number = parse_whole(std::string_view(text.begin(), digits_end));
+  const std::string_view unit(digits_end, text.end());
+  if (!number) return std::nullopt;
+  constexpr std::string_view kLetters = "KMG";
+  const bool known = unit.empty() || (kLetters.find(unit.front()) != std::string_view::npos &&
+                                      (unit.size() == 1 || unit.substr(1) == "iB"));
+  if (!known) return std::nullopt;
+  const auto shift = unit.empty() ? 0U : 10U * (1U + static_cast<unsigned>(kLetters.find(unit[0])));
+  const auto value = static_cast<std::uint64_t>(*number);
+  constexpr auto kMost = std::numeric_limits<std::uint64_t>::max();
+  return value > (kMost >> shift) ? kMost : value << shift;
+}
+
+std::string size_text(std::uint64_t bytes) {
+  static constexpr std::array<std::string_view, 4> kSuffixes = {"", "KiB", "MiB", "GiB"};
+  std::size_t unit = 0;
+  while (bytes != 0 && bytes % 1024 == 0 && unit + 1 < kSuffixes.size()) {
+    bytes /= 1024;
+    ++unit;
+  }
+  return std::to_string(bytes) + std::string(kSuffixes[unit]);
+}
+
 std::string duration_text(Duration duration) {
   const auto value = std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
   if (value == 0) return "0s";

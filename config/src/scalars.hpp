@@ -23,6 +23,12 @@ std::optional<Duration> parse_duration(std::string_view text);
 // The shortest of these that is exact. Takes whole milliseconds.
 std::string duration_text(Duration duration);
 
+// `512MiB`, `64K`, `2GiB` (K, KiB and so on mean the same), or a number of bytes. What is too large
+// for the result is its largest value.
+std::optional<std::uint64_t> parse_size(std::string_view text);
+// The largest of these that is exact: "512MiB".
+std::string size_text(std::uint64_t bytes);
+
 // Octal digits with or without a leading `0` or `0o`, at most 0777.
 std::optional<unsigned> parse_mode(std::string_view text);
 std::string mode_text(unsigned mode);  // "0660"

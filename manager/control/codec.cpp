@@ -46,16 +46,25 @@ Json json_of(const ListenerView& listener) {
           {"backlog_limit", known(listener.backlog_limit)}};
 }
 
+Json json_of(const ServingView& serving) {
+  return {{"request", serving.request}, {"seconds", seconds(serving.seconds)}};
+}
+
 Json json_of(const WorkerView& worker) {
+  Json serving = Json::array();
+  for (const ServingView& request : worker.serving) serving.push_back(json_of(request));
   return {{"worker", worker.worker},
           {"slot", worker.slot},
           {"pid", known(worker.pid)},
           {"generation", worker.generation},
           {"state", worker.state},
           {"uptime", seconds(worker.uptime)},
+          {"class", known(worker.worker_class)},
           {"requests", known(worker.requests)},
           {"active", known(worker.active)},
           {"connections", known(worker.connections)},
+          {"busy", seconds(worker.busy)},
+          {"serving", std::move(serving)},
           {"memory", known(worker.memory)},
           {"cpu", seconds(worker.cpu)},
           {"heartbeat_age", seconds(worker.heartbeat_age)},

@@ -31,6 +31,12 @@ struct ListenerView {
   std::optional<std::int64_t> backlog_limit;  // as the kernel has it
 };
 
+// A request that a worker is serving.
+struct ServingView {
+  std::string request;  // "GET /slow", cut
+  double seconds = 0;   // since when
+};
+
 struct WorkerView {
   std::string worker;  // "web.0"
   int slot = 0;
@@ -38,7 +44,11 @@ struct WorkerView {
   std::uint64_t generation = 0;
   std::string state;  // starting, ready, draining
   std::optional<double> uptime;
+  // Of a worker built on the SDK.
+  std::optional<std::string> worker_class;  // sync, threads, async, other
   std::optional<std::uint64_t> requests, active, connections;
+  std::optional<double> busy;           // seconds since it last had nothing to do
+  std::vector<ServingView> serving;     // the oldest ones
   std::optional<std::uint64_t> memory;  // bytes
   std::optional<double> cpu;            // seconds
   std::optional<double> heartbeat_age;  // seconds

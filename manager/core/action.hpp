@@ -40,10 +40,11 @@ struct Spawn {
   int slot = 0;
   Generation generation = 0;
   LaunchId launch;
+  std::uint64_t recycle_requests = 0;  // it asks to be replaced after so many; 0: never
   bool operator==(const Spawn&) const = default;
   template <class Archive>
   void fields(Archive& a) {
-    a(worker)(pool)(pool_name)(slot)(generation)(launch);
+    a(worker)(pool)(pool_name)(slot)(generation)(launch)(recycle_requests);
   }
 };
 
@@ -63,6 +64,49 @@ struct SignalWorker {
   }
 };
 
+// Send a worker a request of our own. Answered by one Probed.
+struct Probe {
+  WorkerId worker;
+  int warmup = -1;  // which of the warm-up requests, from 0; -1: a health check
+  bool operator==(const Probe&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(worker)(warmup);
+  }
+};
+
+// Its warm-up is over: it may accept connections.
+struct LetAccept {
+  WorkerId worker;
+  bool operator==(const LetAccept&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(worker);
+  }
+};
+
+// Read a worker's scoreboard and say when its limits are exceeded. Answered by one Looked.
+struct Look {
+  WorkerId worker;
+  std::optional<Duration> heartbeat;  // the longest that work may go without a sign of progress
+  std::optional<Duration> request;    // the longest that one request may take
+  bool operator==(const Look&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(worker)(heartbeat)(request);
+  }
+};
+
+// Measure a worker's memory. Answered by one Measured.
+struct Measure {
+  WorkerId worker;
+  bool operator==(const Measure&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(worker);
+  }
+};
+
 // No worker and no plan refers to this launch any more.
 struct DropLaunch {
   LaunchId launch;
@@ -76,7 +120,9 @@ struct DropLaunch {
 // Why a worker was told to go, or kNone.
 enum class StopCause {
   kNone,
-  kReplaced,    // by a reload, a restart or a recycle: its successor serves
+  kReplaced,    // by a reload or a restart, or because an operator asked: its successor serves
+  kRecycled,    // because it has served its time (Wear): its successor serves
+  kUnhealthy,   // because its health checks failed: its successor serves
   kRolledBack,  // it belongs to a generation that failed
   kScaledDown,
   kRemoved,    // its pool is gone from the configuration
@@ -88,6 +134,10 @@ enum class StopCause {
 // One word for logs and events: "replaced", "scaled-down"…
 const char* word(StopCause cause);
 
+// Why a worker is to be replaced, though it serves.
+enum class Wear { kNone, kRequests, kLifetime, kMemory, kUnhealthy };
+const char* word(Wear wear);
+
 enum class NoteKind {
   kWorkerStarting,
   kWorkerReady,
@@ -95,6 +145,8 @@ enum class NoteKind {
   kWorkerExited,    // as expected; cause
   kWorkerFailed,    // failure; value: milliseconds until the slot tries again, 0 at once
   kWorkerUnkillable,
+  kWorkerWorn,    // wear: it is to be replaced; value: bytes, if that is why
+  kHealthFailed,  // failure; value: how often in a row
   kReloadStarted,
   kReloadFailing,   // failure: why it is being rolled back
   kReloadFinished,  // outcome
@@ -127,11 +179,12 @@ struct Note {
   StopCause cause = StopCause::kNone;
   std::optional<Failure> failure;
   std::int64_t value = 0;
+  Wear wear = Wear::kNone;
   Outcome outcome = Outcome::kDone;
   bool operator==(const Note&) const = default;
   template <class Archive>
   void fields(Archive& a) {
-    a(kind)(pool)(slot)(worker)(generation)(cause)(failure)(value)(outcome);
+    a(kind)(pool)(slot)(worker)(generation)(cause)(failure)(value)(wear)(outcome);
   }
 };
 
@@ -182,7 +235,7 @@ struct ExitManager {
 };
 
 using Action = std::variant<OpenListener, CloseListener, Spawn, SignalWorker, DropLaunch, Note,
-                            Reply, ExitManager>;
+                            Reply, ExitManager, Probe, LetAccept, Look, Measure>;
 using Actions = std::vector<Action>;
 
 }  // namespace ostler::core

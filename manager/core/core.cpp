@@ -43,11 +43,14 @@ void Machine::notice_time() {
       for (auto& [worker_id, worker] : pool.workers) {
         if (worker.deadline) *worker.deadline += lost;
         if (worker.last_beat) *worker.last_beat += lost;
+        worker.care.excused = worker.care.probing || worker.care.warming;
         // Nobody saw whether it stayed up meanwhile.
         if (worker.ready() && !worker.proven) worker.ready_at += stood;
         if (worker.active() && !worker.ready()) worker.started += stood;
       }
     }
+    state_.stalls.push_back({now_, lost});
+    if (state_.stalls.size() > limits::kStalls) state_.stalls.pop_front();
     Note jumped;
     jumped.kind = NoteKind::kClockJumped;
     jumped.value = std::chrono::duration_cast<std::chrono::milliseconds>(stood).count();
@@ -221,7 +224,7 @@ void Machine::on(const WorkerSigned& event) {
   if (!worker->active()) return;  // it may talk until it is gone; nothing depends on it
   switch (event.sign) {
     case WorkerSign::kReady:
-      if (worker->state == WorkerState::kStarting) become_ready(*pool, *worker);
+      if (worker->state == WorkerState::kStarting) can_serve(*pool, *worker);
       break;
     case WorkerSign::kHeartbeat: {
       // The first one makes a deadline; later ones only move it, which a step finds out by itself.
@@ -242,6 +245,17 @@ void Machine::on(const WorkerSigned& event) {
       failure.was_ready = worker->was_ready;
       failure.after = now_ - worker->started;
       abort(*pool, *worker, failure);
+      break;
+    }
+    case WorkerSign::kSpeaks:
+      worker->care.speaks = true;
+      return;
+    case WorkerSign::kAwake:
+      has_work(*pool, *worker);
+      return;
+    case WorkerSign::kWorn: {
+      const bool asked = pool->generations.at(worker->generation).recycle.requests > 0;
+      if (asked) wear_out(*pool, *worker, Wear::kRequests);
       break;
     }
   }
@@ -267,6 +281,8 @@ void Machine::on(const TimeoutExtended& event) {
 std::optional<Failure> Machine::death_of(const Worker& worker, const Exited& event) const {
   switch (worker.cause) {
     case StopCause::kReplaced:
+    case StopCause::kRecycled:
+    case StopCause::kUnhealthy:
     case StopCause::kRolledBack:
     case StopCause::kScaledDown:
     case StopCause::kRemoved:
@@ -367,7 +383,8 @@ void Machine::back_off(Slot& slot, const Worker& worker, const PoolPlan& plan) {
   slot.doublings = std::min(slot.doublings + 1, limits::kBackoffDoublings);
 }
 
-// A recycle whose successor does not come up is given up: the old worker stays.
+// A recycle whose successor does not come up is given up, if an operator asked for it: the old
+// worker stays. One that has served its time gets another, as soon as the slot has waited.
 void Machine::successor_failed(Pool& pool, const Worker& worker, const Failure& failure) {
   const bool another = std::ranges::any_of(pool.workers, [&](const auto& entry) {
     const Worker& other = entry.second;
@@ -378,7 +395,7 @@ void Machine::successor_failed(Pool& pool, const Worker& worker, const Failure& 
   for (auto& entry : pool.workers) {
     Worker& old = entry.second;
     if (old.slot != worker.slot || !old.active() || !old.recycle) continue;
-    old.recycle = false;
+    old.recycle = old.wear != Wear::kNone;
     std::erase_if(state_.operations, [&](const WorkerOperation& operation) {
       if (operation.worker != old.id || operation.request != WorkerRequest::kRecycle) return false;
       reply(operation.op, Outcome::kFailed, worker.id, failure);
@@ -387,15 +404,20 @@ void Machine::successor_failed(Pool& pool, const Worker& worker, const Failure& 
   }
 }
 
-// Ten per cent to either side, from a generator that is part of the state (splitmix64).
-Duration Machine::spread(Duration delay, Duration most) {
+// The generator is part of the state (splitmix64).
+std::uint64_t Machine::random() {
   std::uint64_t z = (state_.jitter += 0x9e3779b97f4a7c15U);
   z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
   z = (z ^ (z >> 27U)) * 0x94d049bb133111ebU;
-  z ^= z >> 31U;
+  return z ^ (z >> 31U);
+}
+
+// Ten per cent to either side.
+Duration Machine::spread(Duration delay, Duration most) {
   const auto tenth = delay.count() / 10;
   if (tenth == 0) return delay;
-  const auto offset = static_cast<Duration::rep>(z % static_cast<std::uint64_t>(2 * tenth + 1));
+  const auto offset =
+      static_cast<Duration::rep>(random() % static_cast<std::uint64_t>(2 * tenth + 1));
   return std::min(delay - Duration(tenth) + Duration(offset), most);
 }
 
@@ -408,7 +430,8 @@ void Machine::spawn(Pool& pool, int slot, Generation generation) {
   worker.started = now_;
   worker.deadline = now_ + plan.start_timeout;
   --spawns_left_;
-  act(Spawn{worker.id, pool.id, pool.name, slot, generation, plan.launch});
+  act(Spawn{worker.id, pool.id, pool.name, slot, generation, plan.launch,
+            draw_requests(plan.recycle)});
   note(pool, worker, NoteKind::kWorkerStarting);
   pool.workers.emplace(worker.id, worker);
 }
@@ -419,8 +442,11 @@ void Machine::become_ready(Pool& pool, Worker& worker) {
   worker.ready_at = now_;
   worker.deadline.reset();
   if (worker.last_beat) worker.last_beat = now_;
+  if (worker.wear != Wear::kNone) worker.recycle = true;
   state_.any_ready = true;
-  if (pool.generations.at(worker.generation).settle == Duration{0}) worker.proven = true;
+  const PoolPlan& plan = pool.generations.at(worker.generation);
+  if (plan.settle == Duration{0}) worker.proven = true;
+  begin_care(plan, worker);
   note(pool, worker, NoteKind::kWorkerReady);
 }
 
@@ -486,6 +512,7 @@ void Machine::note(const Pool& pool, const Worker& worker, NoteKind kind,
   note.worker = worker.id;
   note.generation = worker.generation;
   note.cause = worker.cause;
+  note.wear = worker.wear;
   note.failure = std::move(failure);
   note.value = value;
   act(std::move(note));

@@ -44,6 +44,17 @@ namespace ostler::core {
 
 enum class ManagerState { kStarting, kRunning, kReloading, kStopping };
 
+// The manager stood still until `woke`, and owes `lost` to whatever had begun before.
+struct Stall {
+  Time woke{};
+  Duration lost{};
+  bool operator==(const Stall&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(woke)(lost);
+  }
+};
+
 // Everything the core knows. A value: it can be compared, written out and read back (snapshot.hpp).
 struct State {
   std::uint64_t last_id = 0;  // pools and workers draw from it
@@ -61,6 +72,7 @@ struct State {
   bool exited = false;
   ExitReason exit_reason = ExitReason::kStopped;
   std::optional<Time> promised;   // what the last step returned
+  std::deque<Stall> stalls;       // the last few
   Time now{};                     // of the last step
   std::uint64_t ignored = 0;      // events that named nobody
   std::set<PoolId> touched;       // to be looked at by the next reconcile
@@ -71,7 +83,7 @@ struct State {
   void fields(Archive& a) {
     a(last_id)(jitter)(pools)(listeners)(reload)(queued)(operations);
     a(configured)(was_ready)(any_ready)(stopping)(stopping_now)(exited)(exit_reason);
-    a(promised)(now)(ignored)(touched)(listeners_touched);
+    a(promised)(stalls)(now)(ignored)(touched)(listeners_touched);
   }
 };
 

@@ -74,6 +74,19 @@ std::string describe(const Failure& failure) {
       return "was not ready within " + spell(failure.after) + " (timeouts.start)";
     case FailureKind::kHeartbeatTimeout:
       return "sent no heartbeat for " + spell(failure.after) + " (timeouts.heartbeat)";
+    case FailureKind::kRequestTimeout:
+      return "served one request for " + spell(failure.after) +
+             " (timeouts.request): " + failure.stage;
+    case FailureKind::kSilent:
+      return "had work and made no progress for " + spell(failure.after) + " (timeouts.heartbeat)" +
+             (failure.stage.empty() ? "" : ": " + failure.stage);
+    case FailureKind::kNoChannel:
+      return "does not speak the worker channel, which `warmup` and `health: {request}` need: use "
+             "a worker built on the SDK, or `health: {exec}`";
+    case FailureKind::kWarmup:
+      return "failed its warm-up: " + failure.stage;
+    case FailureKind::kUnhealthy:
+      return "failed a health check: " + failure.stage;
     case FailureKind::kTrigger:
       return "asked to be treated as hung (WATCHDOG=trigger)" + when;
     case FailureKind::kStopTimeout:
@@ -91,6 +104,10 @@ const char* word(StopCause cause) {
       return "none";
     case StopCause::kReplaced:
       return "replaced";
+    case StopCause::kRecycled:
+      return "recycled";
+    case StopCause::kUnhealthy:
+      return "unhealthy";
     case StopCause::kRolledBack:
       return "rolled-back";
     case StopCause::kScaledDown:
@@ -105,6 +122,22 @@ const char* word(StopCause cause) {
       return "itself";
     case StopCause::kFault:
       return "fault";
+  }
+  return "";
+}
+
+const char* word(Wear wear) {
+  switch (wear) {
+    case Wear::kNone:
+      return "none";
+    case Wear::kRequests:
+      return "requests";
+    case Wear::kLifetime:
+      return "lifetime";
+    case Wear::kMemory:
+      return "memory";
+    case Wear::kUnhealthy:
+      return "unhealthy";
   }
   return "";
 }

@@ -2,6 +2,9 @@
 // worker or a pool that is not there (any more) is counted and ignored.
 #pragma once
 
+#include <cstdint>
+
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -128,6 +131,9 @@ enum class WorkerSign {
   kStopping,   // STOPPING=1: it is leaving by itself
   kHeartbeat,  // WATCHDOG=1
   kTrigger,    // WATCHDOG=trigger: it asks to be treated as hung
+  kSpeaks,     // it speaks the channel
+  kAwake,      // it has work, and its scoreboard tells of it
+  kWorn,       // it has served as many requests as it was to
 };
 struct WorkerSigned {
   WorkerId worker;
@@ -149,6 +155,58 @@ struct TimeoutExtended {
   }
 };
 
+enum class ProbeResult {
+  kPassed,
+  kFailed,
+  kBusy,  // the worker does one thing at a time, and was at another
+};
+struct Probed {
+  WorkerId worker;
+  int warmup = -1;  // as in Probe
+  ProbeResult result = ProbeResult::kPassed;
+  std::string detail;  // kFailed: "GET /healthz was answered with 500"
+  bool operator==(const Probed&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(worker)(warmup)(result)(detail);
+  }
+};
+
+// Something that lasts, and when it has lasted too long.
+struct Lasting {
+  Time since{};
+  Time until{};
+  std::string what;  // "GET /slow"; "" if it is not one request
+  bool operator==(const Lasting&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(since)(until)(what);
+  }
+};
+
+// What a worker's scoreboard says.
+struct Looked {
+  WorkerId worker;
+  bool awake = false;              // it goes on telling; otherwise its next kAwake is waited for
+  std::optional<Lasting> silent;   // the work whose silence will be too long first
+  std::optional<Lasting> request;  // the request that will have taken too long first
+  bool operator==(const Looked&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(worker)(awake)(silent)(request);
+  }
+};
+
+struct Measured {
+  WorkerId worker;
+  std::optional<std::uint64_t> memory;  // bytes; none: not to be had
+  bool operator==(const Measured&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(worker)(memory);
+  }
+};
+
 struct Exited {
   WorkerId worker;
   bool signaled = false;
@@ -163,6 +221,6 @@ struct Exited {
 
 using Event = std::variant<Tick, PlanAccepted, RestartRequested, ScaleRequested, WorkerRequested,
                            StopRequested, ListenerOpened, ListenerFailed, Spawned, SpawnFailed,
-                           WorkerSigned, TimeoutExtended, Exited>;
+                           WorkerSigned, TimeoutExtended, Exited, Probed, Looked, Measured>;
 
 }  // namespace ostler::core

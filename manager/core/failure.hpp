@@ -14,13 +14,18 @@ enum class FailureKind {
   kStartTimeout,      // not ready in time
   kHeartbeatTimeout,  // silent for too long
   kTrigger,           // it said WATCHDOG=trigger
+  kRequestTimeout,    // a request took too long: `stage` says which
+  kSilent,            // it has work and makes no progress; `stage`: the request, if it is one
+  kNoChannel,         // it does not speak the channel, which its pool's settings need
+  kWarmup,            // a warm-up request was not answered as it should: `stage`
+  kUnhealthy,         // a health check failed: `stage`
   kStopTimeout,       // still there when its drain had to be over
   kListener,          // a socket could not be opened: `stage` says what, `error` why
 };
 
 struct Failure {
   FailureKind kind = FailureKind::kExited;
-  std::string stage;  // kSpawn: "exec", "setuid"…; kListener: "bind tcp://127.0.0.1:80"
+  std::string stage;  // kSpawn: "exec", "setuid"…; kListener: "bind tcp://127.0.0.1:80"; as above
   int error = 0;      // errno
   int code = 0;       // exit code or signal number
   bool core_dumped = false;

@@ -36,6 +36,10 @@ std::string broken(const State& state, const Pool& pool, const Worker& worker) {
   if (worker.active() && !pool.slots.contains(worker.slot)) {
     return of(pool, worker) + " serves in a slot that was given up";
   }
+  if (worker.ready() && worker.wear != Wear::kNone && !worker.recycle) {
+    return of(pool, worker) + " has served its time and is not to be replaced";
+  }
+  if (worker.care.warming && worker.ready()) return of(pool, worker) + " is ready before its time";
   if (worker.active() && state.stopping) return of(pool, worker) + " outlives the stop";
   return {};
 }

@@ -32,10 +32,14 @@ inline constexpr Duration kLate = seconds(1);
 // What every deadline gets on top of the time lost: the first moments after are for reading what
 // workers said meanwhile.
 inline constexpr Duration kGrace = seconds(5);
+// Times the manager stood still that are remembered, for the sake of work that began before.
+inline constexpr std::size_t kStalls = 8;
 // Tries each pool gets at first start before the manager gives up (exit code 4).
 inline constexpr int kFirstStartTries = 5;
 // Back-off doubles at most this often; by then every legal backoff_max is reached.
 inline constexpr int kBackoffDoublings = 40;
 inline constexpr int kWorkersPerPool = 10000;
+// How often memory is measured where `recycle.memory` limits it.
+inline constexpr Duration kMeasureEvery = seconds(10);
 
 }  // namespace ostler::core::limits

@@ -1,7 +1,8 @@
 // The inside of the core: one step at work on a state. Private to manager/core.
 //
 // core.cpp turns events into facts and wishes, reconcile.cpp closes the gap, rollout.cpp changes
-// generations. A Machine lives for one `apply` or `reconcile`.
+// generations, care.cpp looks after workers that run. A Machine lives for one `apply` or
+// `reconcile`.
 #pragma once
 
 #include <optional>
@@ -32,6 +33,11 @@ class Machine {
   void on(const WorkerSigned& event);
   void on(const TimeoutExtended& event);
   void on(const Exited& event);
+
+  // care.cpp: what running workers tell.
+  void on(const Probed& event);
+  void on(const Looked& event);
+  void on(const Measured& event);
 
   // reconcile.cpp.
   std::optional<Time> reconcile();
@@ -82,6 +88,18 @@ class Machine {
   void check_first_start();
   std::optional<Time> next_deadline(const Pool& pool) const;
 
+  // care.cpp
+  void can_serve(Pool& pool, Worker& worker);
+  void on_warmed_up(Pool& pool, Worker& worker, const Probed& event);
+  void on_checked(Pool& pool, Worker& worker, const Probed& event);
+  void begin_care(const PoolPlan& plan, Worker& worker);
+  void take_care(Pool& pool, Worker& worker);
+  void has_work(Pool& pool, Worker& worker);
+  void look_again(Pool& pool, Worker& worker, Time when);
+  Duration lost_since(Time since) const;
+  void wear_out(Pool& pool, Worker& worker, Wear wear, std::int64_t value = 0);
+  std::uint64_t draw_requests(const RecyclePlan& recycle);
+
   // rollout.cpp
   void start_reload(const PlanAccepted& event);
   void start_restart(const RestartRequested& event);
@@ -116,6 +134,7 @@ class Machine {
   void note(const Pool& pool, NoteKind kind, std::int64_t value = 0,
             Outcome outcome = Outcome::kDone, std::optional<Failure> failure = {});
   void release(LaunchId launch);
+  std::uint64_t random();
   Duration spread(Duration delay, Duration most);
   template <class T>
   void act(T action) {

@@ -3,6 +3,7 @@
 // The shell makes a Plan from a validated configuration; the core compares it with what is.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,6 +25,31 @@ struct Surge {
   }
 };
 
+// Health checks of a pool's workers.
+struct HealthPlan {
+  Duration interval = std::chrono::seconds(10);
+  int failures = 3;  // in a row
+  bool operator==(const HealthPlan&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(interval)(failures);
+  }
+};
+
+// When workers are replaced though nothing is wrong with them.
+struct RecyclePlan {
+  std::uint64_t requests = 0;  // 0: never
+  std::uint64_t requests_jitter = 0;
+  std::optional<Duration> lifetime;
+  Duration lifetime_jitter{};
+  std::optional<std::uint64_t> memory;  // bytes
+  bool operator==(const RecyclePlan&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(requests)(requests_jitter)(lifetime)(lifetime_jitter)(memory);
+  }
+};
+
 struct PoolPlan {
   std::string name;
   LaunchId launch;
@@ -33,6 +59,7 @@ struct PoolPlan {
   std::optional<Duration> ready_after;  // ready once alive for so long, if nothing said so before
   Duration start_timeout = std::chrono::seconds(60);
   std::optional<Duration> heartbeat_timeout;  // none: off
+  std::optional<Duration> request_timeout;    // none: off
   Duration stop_timeout = std::chrono::seconds(30);
   Surge surge;
   Duration settle{};
@@ -41,11 +68,15 @@ struct PoolPlan {
   Duration backoff_max = std::chrono::seconds(30);
   int burst = 5;
   Duration reset_after = std::chrono::seconds(10);
+  std::optional<HealthPlan> health;
+  int warmup = 0;              // requests a worker answers before it is ready
+  bool needs_channel = false;  // to be warmed up or checked, a worker must speak the channel
+  RecyclePlan recycle;
   bool operator==(const PoolPlan&) const = default;
   template <class Archive>
   void fields(Archive& a) {
     a(name)(launch)(
-        listeners)(workers)(workers_written)(ready_after)(start_timeout)(heartbeat_timeout)(stop_timeout)(surge)(settle)(attempts)(backoff)(backoff_max)(burst)(reset_after);
+        listeners)(workers)(workers_written)(ready_after)(start_timeout)(heartbeat_timeout)(request_timeout)(stop_timeout)(surge)(settle)(attempts)(backoff)(backoff_max)(burst)(reset_after)(health)(warmup)(needs_channel)(recycle);
   }
 };
 

@@ -72,8 +72,9 @@ void Machine::check_deadline(Pool& pool, Worker& worker) {
     case WorkerState::kStarting:
       if (worker.state == WorkerState::kStarting && plan.ready_after &&
           now_ >= worker.started + *plan.ready_after) {
-        become_ready(pool, worker);
-      } else if (passed) {
+        can_serve(pool, worker);
+      }
+      if (passed && worker.active() && !worker.ready()) {  // its warm-up would be too late
         failure.kind = FailureKind::kStartTimeout;
         failure.after = now_ - worker.started;
         abort(pool, worker, failure);
@@ -87,6 +88,8 @@ void Machine::check_deadline(Pool& pool, Worker& worker) {
         failure.after = now_ - *worker.last_beat;
         failure.was_ready = true;
         abort(pool, worker, failure);
+      } else {
+        take_care(pool, worker);
       }
       break;
     case WorkerState::kDraining:
@@ -222,7 +225,9 @@ void Machine::fill_slots(Pool& pool) {
 StopCause Machine::cause_of_replacing(const Pool& pool, const Worker& worker) const {
   const bool failed_generation =
       pool.rollout && pool.rollout->rolling_back && worker.generation == pool.rollout->to;
-  return failed_generation ? StopCause::kRolledBack : StopCause::kReplaced;
+  if (failed_generation) return StopCause::kRolledBack;
+  if (worker.wear == Wear::kNone || worker.generation != pool.desired) return StopCause::kReplaced;
+  return worker.wear == Wear::kUnhealthy ? StopCause::kUnhealthy : StopCause::kRecycled;
 }
 
 // The good worker of a slot has proven itself: everybody else in the slot may go.
@@ -373,7 +378,9 @@ bool Machine::finished(const WorkerOperation& operation) {
     reply(operation.op, Outcome::kDone, id);
     return true;
   }
-  if (!slot->second.retry_at || !pool.last_error) return false;
+  // The last error may be another slot's: then the next try of this one decides.
+  const bool failed = slot->second.retry_at && pool.last_error;
+  if (!failed || pool.last_error->slot != operation.slot) return false;
   reply(operation.op, Outcome::kFailed, pool.last_error->worker, pool.last_error->failure);
   return true;
 }
@@ -430,7 +437,7 @@ void Machine::check_first_start() {
   if (state_.any_ready || state_.stopping) return;
   bool any = false;
   for (const auto& [id, pool] : state_.pools) {
-    if (pool.target() == 0) continue;
+    if (pool.removed || pool.target() == 0) continue;
     any = true;
     const bool given_up = std::ranges::any_of(pool.slots, [](const auto& entry) {
       return entry.second.doublings >= limits::kFirstStartTries;
@@ -452,13 +459,18 @@ std::optional<Time> Machine::next_deadline(const Pool& pool) const {
     const bool owed = worker.spawned || worker.state == WorkerState::kSpawning;
     if (worker.deadline && owed) consider(*worker.deadline);
     const PoolPlan& plan = pool.generations.at(worker.generation);
-    if (worker.state == WorkerState::kStarting && plan.ready_after) {
+    if (worker.state == WorkerState::kStarting && plan.ready_after && !worker.care.warming) {
       consider(worker.started + *plan.ready_after);
     }
     if (!worker.ready()) continue;
     if (!worker.proven) consider(worker.ready_at + plan.settle);
     if (worker.last_beat && plan.heartbeat_timeout) {
       consider(*worker.last_beat + *plan.heartbeat_timeout);
+    }
+    if (state_.stopping || pool.removed) continue;
+    const Care& care = worker.care;
+    for (const auto& due : {care.probe_at, care.look_at, care.measure_at, care.expires_at}) {
+      if (due) consider(*due);
     }
   }
   if (state_.stopping || pool.removed) return next;

@@ -5,7 +5,7 @@
 namespace ostler::core {
 namespace {
 
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 
 template <class T>
 std::string written(const T& value) {

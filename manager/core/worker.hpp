@@ -24,6 +24,26 @@ namespace ostler::core {
 
 enum class WorkerState { kSpawning, kStarting, kReady, kDraining, kAborting, kKilling };
 
+// What is done for a worker that runs: warm-up, health checks, a watch on its work, its wear.
+struct Care {
+  bool speaks = false;  // on the channel
+  bool warming = false;
+  int warmed = 0;         // warm-up requests that were answered
+  bool probing = false;   // a health check is under way
+  int failed_checks = 0;  // in a row
+  std::optional<Time> probe_at;
+  std::optional<Time> look_at;  // at its scoreboard
+  std::optional<Time> measure_at;
+  std::optional<Time> expires_at;
+  bool excused = false;  // the manager stood still while it was asked: a failure proves nothing
+  bool operator==(const Care&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(speaks)(warming)(warmed)(probing)(failed_checks)(excused);
+    a(probe_at)(look_at)(measure_at)(expires_at);
+  }
+};
+
 struct Worker {
   WorkerId id;
   int slot = 0;
@@ -31,15 +51,17 @@ struct Worker {
   WorkerState state = WorkerState::kSpawning;
   bool spawned = false;  // Spawned was reported: there is a process to signal
   bool was_ready = false;
-  bool proven = false;   // ready, and stayed up for `settle`
-  bool stuck = false;    // SIGKILL did not end it in time: counted upon no more
-  bool recycle = false;  // to be replaced, though nothing is outdated
+  bool proven = false;      // ready, and stayed up for `settle`
+  bool stuck = false;       // SIGKILL did not end it in time: counted upon no more
+  bool recycle = false;     // to be replaced, though nothing is outdated
+  Wear wear = Wear::kNone;  // why it is, unless an operator asked for it
   StopCause cause = StopCause::kNone;
   std::optional<Failure> fault;   // why it was aborted or killed
   Time started{};                 // when its Spawn was asked for
   Time ready_at{};                // when it became ready
   std::optional<Time> deadline;   // starting: ready by; draining, aborting, killing: gone by
   std::optional<Time> last_beat;  // once it has heartbeat
+  Care care;
 
   [[nodiscard]] bool active() const {
     return state == WorkerState::kSpawning || state == WorkerState::kStarting ||
@@ -50,7 +72,7 @@ struct Worker {
   template <class Archive>
   void fields(Archive& a) {
     a(id)(slot)(
-        generation)(state)(spawned)(was_ready)(proven)(stuck)(recycle)(cause)(fault)(started)(ready_at)(deadline)(last_beat);
+        generation)(state)(spawned)(was_ready)(proven)(stuck)(recycle)(wear)(cause)(fault)(started)(ready_at)(deadline)(last_beat)(care);
   }
 };
 

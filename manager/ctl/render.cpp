@@ -115,6 +115,17 @@ void print_notes(const Terminal& terminal, const std::string& name, const Json& 
                  << output_lines(error);
 }
 
+// The request that has been served for longest: "GET /slow 1.2s +3", with the number of others.
+std::string serving_text(const Json& worker) {
+  const Json& serving = member(worker, "serving");
+  if (!serving.is_array() || serving.empty()) return "-";
+  const Json& oldest = serving.front();
+  const std::string text =
+      or_dash(text_of(oldest, "request")) + " " + duration(number_of(oldest, "seconds"));
+  const double others = number_of(worker, "active") - 1;
+  return others >= 1 ? text + " +" + std::to_string(std::lround(others)) : text;
+}
+
 void print_workers(const Terminal& terminal, const Pools& pools) {
   Table table({{"WORKER"},
                {"PID", true},
@@ -123,6 +134,9 @@ void print_workers(const Terminal& terminal, const Pools& pools) {
                {"UPTIME", true},
                {"CPU", true},
                {"MEMORY", true},
+               {"REQUESTS", true},
+               {"CONNS", true},
+               {"SERVING"},
                {"STATUS"}});
   bool any = false;
   for (const auto& [name, pool] : pools) {
@@ -137,6 +151,9 @@ void print_workers(const Terminal& terminal, const Pools& pools) {
                  {duration(number_of(worker, "uptime"))},
                  {duration(number_of(worker, "cpu"))},
                  {size(number_of(worker, "memory"))},
+                 {count_of(worker, "requests")},
+                 {count_of(worker, "connections")},
+                 {serving_text(worker)},
                  {or_dash(text_of(worker, "status"))}});
     }
   }

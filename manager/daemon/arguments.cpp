@@ -107,7 +107,8 @@ Parsed parse_arguments(int argc, char** argv) {
       ->type_name("FILE");
   std::map<std::string, std::vector<std::string>> values;
   for (const config::AdHocOption& option : config::ad_hoc_options()) {
-    const bool repeatable = option.name == "listen" || option.name == "env";
+    const bool repeatable =
+        option.name == "listen" || option.name == "env" || option.name == "warmup";
     app.add_option("--" + option.name, values[option.name], option.help)
         ->type_name("VALUE")
         ->group("One pool without a file")

@@ -111,8 +111,9 @@ void ChildWatch::reap_worker(std::map<pid_t, Child>::iterator child) {
   gone.killed = child->second.killed;
   gone.deadline = std::chrono::steady_clock::now() + child->second.stop_timeout;
   gone_.insert_or_assign(gone.session, std::move(gone));
+  const auto on_exit = std::move(child->second.on_exit);
   children_.erase(child);
-  on_exit_(event);
+  on_exit ? on_exit(event) : on_exit_(event);
 }
 
 // Looks through the children once for a batch of exits. A child of ours cannot vanish before it is

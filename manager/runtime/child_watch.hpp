@@ -25,12 +25,13 @@
 namespace ostler::runtime {
 
 struct Child {
-  core::WorkerId worker;
-  std::string name;  // "web.0", for the log
+  core::WorkerId worker;  // none: not a worker, and `on_exit` is told
+  std::string name;       // "web.0", for the log
   UniqueFd pidfd;
   int stop_signal = 15;
   std::chrono::nanoseconds stop_timeout{};
   bool killed = false;  // SIGKILL was sent: strays get no time
+  std::function<void(const core::Exited&)> on_exit = {};
 };
 
 // Every program understands TERM, INT and QUIT. Another signal is only for those who catch it: to

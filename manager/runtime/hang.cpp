@@ -51,24 +51,26 @@ constexpr auto kCalls = std::to_array<std::pair<long, const char*>>({
 });
 
 // proc(5), /proc/PID/syscall: a number and its arguments, "running", or "-1" and two addresses.
-std::string system_call(pid_t pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/syscall");
+std::string system_call(pid_t pid, pid_t thread) {
+  const std::string tid = std::to_string(thread == 0 ? pid : thread);
+  std::ifstream file("/proc/" + std::to_string(pid) + "/task/" + tid + "/syscall");
   std::string word;
   if (!(file >> word)) return {};
-  if (word == "running" || word == "-1") return "its main thread in no system call";
+  const std::string who = thread == 0 || thread == pid ? "its main thread" : "its thread " + tid;
+  if (word == "running" || word == "-1") return who + " in no system call";
   const auto found = std::ranges::find_if(
       kCalls, [&](const auto& call) { return std::to_string(call.first) == word; });
-  return "its main thread in the system call " + (found == kCalls.end() ? word : found->second);
+  return who + " in the system call " + (found == kCalls.end() ? word : found->second);
 }
 
 }  // namespace
 
-std::string what_it_does(pid_t pid, double cpu_before) {
+std::string what_it_does(pid_t pid, double cpu_before, pid_t thread) {
   std::string text;
   if (const auto cpu = cpu_seconds(pid)) {
     text = fmt::format("used {:.2f} s of CPU meanwhile", std::max(0.0, *cpu - cpu_before));
   }
-  const std::string call = system_call(pid);
+  const std::string call = system_call(pid, thread);
   if (!text.empty() && !call.empty()) text += ", ";
   return text + call;
 }

@@ -7,6 +7,8 @@
 #include <map>
 #include <string_view>
 
+#include "ostler/protocol.h"
+
 namespace ostler::runtime {
 namespace {
 
@@ -144,6 +146,7 @@ core::PoolPlan make_plan(const config::Pool& pool, core::LaunchId launch, int au
   }
   plan.start_timeout = pool.timeouts.start;
   plan.heartbeat_timeout = pool.timeouts.heartbeat;
+  plan.request_timeout = pool.timeouts.request;
   plan.stop_timeout = pool.timeouts.stop;
   plan.surge = {pool.replace.surge.count, pool.replace.surge.percent};
   plan.settle = pool.replace.settle;
@@ -152,24 +155,134 @@ core::PoolPlan make_plan(const config::Pool& pool, core::LaunchId launch, int au
   plan.backoff_max = pool.restart.backoff_max;
   plan.burst = pool.restart.burst;
   plan.reset_after = pool.restart.reset_after;
+  if (pool.health) plan.health = core::HealthPlan{pool.health->interval, pool.health->failures};
+  plan.warmup = static_cast<int>(pool.warmup.size());
+  plan.needs_channel = !pool.warmup.empty() || (pool.health && pool.health->request);
+  plan.recycle.requests = pool.recycle.requests.value_or(0);
+  plan.recycle.requests_jitter = pool.recycle.requests_jitter;
+  plan.recycle.lifetime = pool.recycle.lifetime;
+  plan.recycle.lifetime_jitter = pool.recycle.lifetime_jitter;
+  plan.recycle.memory = pool.recycle.memory;
   return plan;
 }
 
-SpawnRequest make_spawn_request(const Launch& launch, const WorkerPlace& place,
-                                const Listeners& listeners) {
-  const config::Pool& pool = launch.pool;
-  SpawnRequest request;
-  request.executable = pool.executable;
-  for (const std::string& word : pool.command) {
-    request.argv.push_back(replace_tokens(word, pool, place));
+namespace {
+
+const char* word(config::WorkerClass worker_class) {
+  switch (worker_class) {
+    case config::WorkerClass::kSync:
+      return "sync";
+    case config::WorkerClass::kThreads:
+      return "threads";
+    case config::WorkerClass::kAsync:
+      return "async";
   }
-  Environment environment = inherited(pool, place.manager_env);
+  return "";
+}
+
+const char* word(config::AccessLog log) {
+  switch (log) {
+    case config::AccessLog::kOff:
+      return "off";
+    case config::AccessLog::kCommon:
+      return "common";
+    case config::AccessLog::kJson:
+      return "json";
+  }
+  return "";
+}
+
+// `key=value`, separated by blanks: durations in milliseconds, sizes in bytes.
+std::string options_text(const config::WorkerSettings& settings) {
+  std::vector<std::string> words;
+  const auto add = [&](const std::string& key, const std::string& value) {
+    words.push_back(key + "=" + value);
+  };
+  const auto number = [&](const char* key, const auto& value) {
+    if (value) add(key, std::to_string(*value));
+  };
+  const auto time = [&](const char* key, const std::optional<config::Duration>& value) {
+    using std::chrono::milliseconds;
+    if (value) add(key, std::to_string(std::chrono::duration_cast<milliseconds>(*value).count()));
+  };
+  if (settings.worker_class) add("class", word(*settings.worker_class));
+  number("threads", settings.threads);
+  number("connections", settings.connections);
+  time("keepalive", settings.keepalive);
+  number("header_limit", settings.header_limit);
+  number("body_limit", settings.body_limit);
+  time("header_timeout", settings.header_timeout);
+  time("body_timeout", settings.body_timeout);
+  time("write_timeout", settings.write_timeout);
+  if (settings.access_log) add("access_log", word(*settings.access_log));
+  if (settings.trusted_proxies) add("trusted_proxies", joined(*settings.trusted_proxies, ','));
+  return joined(words, ' ');
+}
+
+// What all that runs for a pool gets.
+SpawnRequest common_request(const Launch& launch, Environment& environment,
+                            const WorkerPlace& place) {
+  const config::Pool& pool = launch.pool;
+  environment = inherited(pool, place.manager_env);
   for (const auto& [name, value] : pool.env) {
     environment[name] = replace_tokens(value, pool, place);
   }
   environment["OSTLER_POOL"] = place.pool;
   environment["OSTLER_SLOT"] = std::to_string(place.slot);
   environment["OSTLER_GENERATION"] = std::to_string(place.generation);
+  SpawnRequest request;
+  request.directory = pool.directory;
+  if (pool.umask) request.umask = static_cast<mode_t>(*pool.umask);
+  request.identity = launch.identity;
+  return request;
+}
+
+void put_environment(const Environment& environment, SpawnRequest& request) {
+  for (const auto& [name, value] : environment) request.env.push_back(name + "=" + value);
+}
+
+// What the SDK, and nobody else, looks at.
+void add_channel(const config::Pool& pool, const WorkerPlace& place, Environment& environment,
+                 SpawnRequest& request) {
+  constexpr int kFirst = 3;
+  const auto pass = [&](const char* variable, int descriptor) {
+    environment[variable] = std::to_string(kFirst + static_cast<int>(request.fds.size()));
+    request.fds.push_back(descriptor);
+  };
+  pass(OSTLER_ENV_CHANNEL_FD, place.channel);
+  pass(OSTLER_ENV_SCOREBOARD_FD, place.scoreboard);
+  if (const std::string options = options_text(pool.worker); !options.empty()) {
+    environment[OSTLER_ENV_WORKER_OPTIONS] = options;
+  }
+  if (place.recycle_requests > 0) {
+    environment[OSTLER_ENV_RECYCLE_REQUESTS] = std::to_string(place.recycle_requests);
+  }
+  if (!pool.warmup.empty()) environment[OSTLER_ENV_WARMUP] = "1";
+}
+
+}  // namespace
+
+SpawnRequest make_check_request(const Launch& launch, const WorkerPlace& place, pid_t worker) {
+  Environment environment;
+  SpawnRequest request = common_request(launch, environment, place);
+  request.executable = launch.pool.health->executable;
+  for (const std::string& word : launch.pool.health->exec) {
+    request.argv.push_back(replace_tokens(word, launch.pool, place));
+  }
+  environment["OSTLER_WORKER_PID"] = std::to_string(worker);
+  put_environment(environment, request);
+  return request;
+}
+
+SpawnRequest make_spawn_request(const Launch& launch, const WorkerPlace& place,
+                                const Listeners& listeners) {
+  const config::Pool& pool = launch.pool;
+  Environment environment;
+  SpawnRequest request = common_request(launch, environment, place);
+  request.executable = pool.executable;
+  for (const std::string& word : pool.command) {
+    request.argv.push_back(replace_tokens(word, pool, place));
+  }
   environment["NOTIFY_SOCKET"] = place.notify_socket;
   if (pool.timeouts.heartbeat) {
     const auto limit =
@@ -178,7 +291,6 @@ SpawnRequest make_spawn_request(const Launch& launch, const WorkerPlace& place,
     environment["WATCHDOG_PID"] = "";
   }
   add_sockets(environment, pool, place, listeners);
-  for (const auto& [name, value] : environment) request.env.push_back(name + "=" + value);
   for (const config::Listener& listener : pool.listen) {
     const int fd = listeners.fd(Listeners::key(pool.name, listener));
     if (pool.socket_protocol == config::SocketProtocol::kFastcgi) {
@@ -187,9 +299,8 @@ SpawnRequest make_spawn_request(const Launch& launch, const WorkerPlace& place,
       request.fds.push_back(fd);
     }
   }
-  request.directory = pool.directory;
-  if (pool.umask) request.umask = static_cast<mode_t>(*pool.umask);
-  request.identity = launch.identity;
+  add_channel(pool, place, environment, request);
+  put_environment(environment, request);
   request.death_signal = death_signal(pool.stop_signal);
   return request;
 }

@@ -2,6 +2,9 @@
 // command line and the environment for the spawner.
 #pragma once
 
+#include <sys/types.h>
+
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -33,10 +36,16 @@ struct WorkerPlace {
   core::Generation generation = 0;
   std::string notify_socket;
   std::vector<std::string> manager_env;  // the manager's own, "KEY=VALUE"
+  std::uint64_t recycle_requests = 0;    // 0: never
+  int channel = -1;                      // the worker's ends of its channel
+  int scoreboard = -1;
 };
 
 // The worker's argv, environment and descriptors; output and limits are the caller's.
 SpawnRequest make_spawn_request(const Launch& launch, const WorkerPlace& place,
                                 const Listeners& listeners);
+
+// A health check's: as the worker's, but with no descriptors, and with OSTLER_WORKER_PID.
+SpawnRequest make_check_request(const Launch& launch, const WorkerPlace& place, pid_t worker);
 
 }  // namespace ostler::runtime

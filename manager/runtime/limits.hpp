@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 
 namespace ostler::runtime::limits {
 
@@ -25,6 +26,19 @@ inline constexpr auto kLogPatience = seconds(1);
 inline constexpr auto kProbeEvery = milliseconds(5);
 inline constexpr auto kProbeTurn = std::chrono::microseconds(2500);
 inline constexpr int kProbeShare = 20;  // at most one part in so many of the time
+// A worker's channel: messages taken at a time, and in a span of time before it is closed.
+inline constexpr int kMessagesPerTurn = 16;
+inline constexpr int kMessagesPerSpan = 1000;
+inline constexpr auto kMessageSpan = seconds(10);
+// What a scoreboard can say at most.
+inline constexpr std::uint64_t kMostRequests = std::uint64_t{1} << 53U;  // exact in JSON
+inline constexpr std::uint64_t kMostConnections = 1'000'000;
+inline constexpr auto kMostExtension = std::chrono::hours(24);
+// Requests in flight that a report names, and that an answer shows of one worker.
+inline constexpr std::size_t kRequestsNamed = 8;
+// What a worker may answer to a request of the manager's own, in bytes, before the rest is ignored.
+inline constexpr std::uint32_t kProbeHeader = 16 * 1024;
+inline constexpr std::uint64_t kProbeBody = 1024 * 1024;
 // A status answer measures memory and CPU for so long, and not again for a worker within so long.
 inline constexpr auto kSampleTurn = milliseconds(10);
 inline constexpr auto kSampleAge = seconds(3);

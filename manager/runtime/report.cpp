@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <chrono>
 
-#include "runtime/hang.hpp"
 #include "runtime/runtime.hpp"
 
 namespace ostler::runtime {
@@ -24,6 +23,10 @@ const char* event_name(core::NoteKind kind) {
       return "worker.failed";
     case core::NoteKind::kWorkerUnkillable:
       return "worker.unkillable";
+    case core::NoteKind::kWorkerWorn:
+      return "worker.recycling";
+    case core::NoteKind::kHealthFailed:
+      return "health.failed";
     case core::NoteKind::kReloadStarted:
       return "reload.started";
     case core::NoteKind::kReloadFailing:
@@ -77,10 +80,14 @@ void Runtime::perform(const core::Note& action) {
   const auto process = processes_.find(action.worker);
   const bool hung = action.kind == core::NoteKind::kWorkerStopping && action.failure;
   if (hung && process != processes_.end()) {
-    process->second.doing = what_it_does(process->second.pid, process->second.cpu_at_beat);
+    process->second.doing = describe_hang(process->second);
   }
   log_note(action);
   server_->publish(event_of(action));
+  if (action.kind == core::NoteKind::kReloadStarted) {
+    std::erase_if(
+        cut_, [&](const auto& entry) { return action.pool.empty() || entry.first == action.pool; });
+  }
   if (action.kind == core::NoteKind::kReloadFinished &&
       action.outcome == core::Outcome::kReloaded) {
     adjust_listeners(action.pool);
@@ -120,6 +127,13 @@ control::EventView Runtime::event_of(const core::Note& note) const {
     case core::NoteKind::kWorkerFailed:
       add("retry_in", seconds(note.value));
       add("output", output_of(note.worker));
+      break;
+    case core::NoteKind::kWorkerWorn:
+      add("why", std::string(core::word(note.wear)));
+      if (note.wear == core::Wear::kMemory) add("memory", note.value);
+      break;
+    case core::NoteKind::kHealthFailed:
+      add("failures", note.value);
       break;
     case core::NoteKind::kReloadFinished:
       add("outcome", std::string(core::word(note.outcome)));
@@ -172,6 +186,13 @@ void Runtime::log_note(const core::Note& note) const {
                                : fmt::format("next try in {:.1f}s", seconds(note.value)));
     case core::NoteKind::kWorkerUnkillable:
       return spdlog::error("{} does not end on SIGKILL: it hangs in the kernel", worker);
+    case core::NoteKind::kWorkerWorn:
+      return spdlog::info("{} is to be replaced ({}){}", worker, core::word(note.wear),
+                          note.wear == core::Wear::kMemory
+                              ? fmt::format(": it uses {} MiB", note.value >> 20U)
+                              : std::string());
+    case core::NoteKind::kHealthFailed:
+      return spdlog::warn("{} {} ({} in a row)", worker, why, note.value);
     case core::NoteKind::kReloadStarted:
       return spdlog::info("reload{}{} started", note.pool.empty() ? "" : " of ", note.pool);
     case core::NoteKind::kReloadFailing:

@@ -265,8 +265,9 @@ control::ReloadResult Runtime::reload_result(const core::Reply& reply) const {
     view.generation = pool.generation;
     view.replaced = pool.replaced;
     view.took = std::chrono::duration<double>(pool.took).count();
-    // How many requests a killed worker had in flight only the worker knew.
+    const auto cut = cut_.find(pool.pool);
     if (pool.cut_off == 0) view.cut = 0;
+    if (pool.cut_off > 0 && cut != cut_.end()) view.cut = cut->second;
     if (!pool.reason) continue;
     view.reason = core::describe(*pool.reason);
     view.output = output_of(pool.failed);

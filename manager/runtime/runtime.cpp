@@ -144,7 +144,9 @@ void Runtime::turn() {
   const core::Time begin = now();
   for (const core::Exited& exit : exits_) {
     const auto process = processes_.find(exit.worker);
-    if (process != processes_.end() && process->second.output) process->second.output->drain();
+    if (process == processes_.end()) continue;
+    process->second.channel->drain();
+    if (process->second.output) process->second.output->drain();
   }
   core::Actions actions;
   const auto apply = [&](const core::Event& event) {
@@ -209,10 +211,18 @@ void Runtime::bury() {
     const auto found = processes_.find(exit.worker);
     if (found == processes_.end()) continue;
     probes_.forget(exit.worker);
+    if (const WorkerChannel& channel = *found->second.channel; channel.speaks()) {
+      std::uint64_t& before = requests_before_[found->second.pool_id];
+      before =
+          std::min(before + channel.scoreboard().figures(now()).requests, limits::kMostRequests);
+    }
+    found->second.channel->close();
     remembered_.push_back({exit.worker, found->second.pid, output_of(exit.worker)});
     if (remembered_.size() > limits::kRemembered) remembered_.pop_front();
     processes_.erase(found);
   }
+  std::erase_if(requests_before_,
+                [&](const auto& entry) { return !core_.state().pools.contains(entry.first); });
 }
 
 void Runtime::tell_systemd() {
@@ -275,6 +285,8 @@ void Runtime::on_notification(core::WorkerId worker, const Notification& notific
   const auto found = processes_.find(worker);
   if (found == processes_.end()) return;
   Process& process = found->second;
+  // A worker that speaks the channel has said so before it said this.
+  process.channel->drain();
   if (notification.status) process.status = *notification.status;
   if (notification.error) {
     spdlog::warn("{}[{}] reports: {}", process.name(), process.pid, reason(*notification.error));
@@ -355,15 +367,19 @@ void Runtime::open_output(Process& process, SpawnRequest& request, UniqueFd& end
 void Runtime::perform(const core::Spawn& action) {
   Process process;
   process.pool = action.pool_name;
+  process.pool_id = action.pool;
   process.slot = action.slot;
   process.generation = action.generation;
   process.launch = launches_.at(action.launch);
   const config::Output& output = process.launch->pool.output;
   std::shared_ptr<spdlog::logger> log;
   UniqueFd output_end;
+  WorkerChannel::WorkerEnds channel_ends;
   SpawnResult spawned;
-  std::string stage = "pipe";
+  std::string stage = "open the channel";
   try {
+    process.channel = std::make_shared<WorkerChannel>(context_, channel_ends);
+    stage = "pipe";
     if (output.mode == config::OutputMode::kFile) {
       stage = "open " + output.path;
       log = file_logger(output.path);
@@ -371,7 +387,8 @@ void Runtime::perform(const core::Spawn& action) {
     }
     SpawnRequest request = make_spawn_request(
         *process.launch,
-        {action.pool_name, action.slot, action.generation, notify_.path(), options_.environment},
+        {action.pool_name, action.slot, action.generation, notify_.path(), options_.environment,
+         action.recycle_requests, channel_ends.channel.get(), channel_ends.scoreboard.get()},
         listeners_);
     if (!request.umask) request.umask = options_.umask;
     request.open_files = options_.open_files;
@@ -399,6 +416,7 @@ void Runtime::perform(const core::Spawn& action) {
     const std::string name = process.name() + "[" + std::to_string(process.pid) + "]";
     process.output->start(log ? log : worker_logger(name));
   }
+  start_channel(action.worker, process);
   watch_readiness(action.worker, process);
   processes_.emplace(action.worker, std::move(process));
   enqueue(core::Spawned{action.worker});
@@ -427,6 +445,7 @@ void Runtime::perform(const core::SignalWorker& action) {
       signal = SIGABRT;
       break;
     case core::SignalKind::kKill:
+      count_cut(action.worker, process);
       break;
   }
   const int error = children_.signal(process.pid, signal);

@@ -5,8 +5,8 @@
 // and arms the timer for when it wants to be asked again. Nothing here decides anything about
 // workers: that is the core's.
 //
-// runtime.cpp is the loop and the actions, requests.cpp the control API, report.cpp logs and
-// events, status.cpp the figures.
+// runtime.cpp is the loop and the actions, checks.cpp what is asked of running workers,
+// requests.cpp the control API, report.cpp logs and events, status.cpp the figures.
 #pragma once
 
 #include <sys/resource.h>
@@ -38,6 +38,7 @@
 #include "runtime/signals.hpp"
 #include "runtime/systemd.hpp"
 #include "runtime/usage.hpp"
+#include "runtime/worker_channel.hpp"
 
 namespace ostler::runtime {
 
@@ -68,15 +69,17 @@ class Runtime {
   // A worker's process: what the core does not know of it.
   struct Process {
     std::string pool;
+    core::PoolId pool_id;
     int slot = 0;
     core::Generation generation = 0;
     pid_t pid = 0;
     std::shared_ptr<const Launch> launch;
     std::shared_ptr<WorkerOutput> output;
+    std::shared_ptr<WorkerChannel> channel;
     std::optional<std::string> status;
     Usage usage;
     std::optional<core::Time> measured;
-    double cpu_at_beat = 0;  // seconds of CPU it had used about when it last sent a heartbeat
+    double cpu_at_beat = 0;  // seconds of CPU it had used about when it last made progress
     std::optional<core::Time> beat_measured;
     std::string doing;  // when it was taken for hung
     [[nodiscard]] std::string name() const { return pool + "." + std::to_string(slot); }
@@ -113,9 +116,24 @@ class Runtime {
   void perform(const core::Note& action);  // report.cpp
   void perform(const core::Reply& action);
   void perform(const core::ExitManager& action);
+  void perform(const core::Probe& action);  // checks.cpp, and what follows
+  void perform(const core::LetAccept& action);
+  void perform(const core::Look& action);
+  void perform(const core::Measure& action);
   void open_output(Process& process, SpawnRequest& request, UniqueFd& end);
   void watch_readiness(core::WorkerId worker, const Process& process);
   void adjust_listeners(const std::string& pool);
+
+  // checks.cpp
+  void start_channel(core::WorkerId worker, const Process& process);
+  void note_cpu(core::WorkerId worker);
+  void probe_by_request(const core::Probe& action, Process& process,
+                        const config::ProbeRequest& request, core::Duration limit);
+  void probe_by_program(const core::Probe& action, const Process& process);
+  [[nodiscard]] bool was_busy(core::WorkerId worker, core::Time since) const;
+  void report(const core::Probe& action, core::ProbeResult result, const std::string& detail);
+  [[nodiscard]] std::string describe_hang(const Process& process) const;
+  void count_cut(core::WorkerId worker, const Process& process);
 
   // requests.cpp
   void handle(const control::Command& command, const Peer& peer, ControlServer::Respond respond);
@@ -173,6 +191,9 @@ class Runtime {
   std::string last_reload_failure_;
 
   std::map<core::WorkerId, Process> processes_;
+  std::map<core::PoolId, std::uint64_t> requests_before_;  // of workers that are gone
+  // Requests that a reload ended by killing their workers, by pool; none: not known.
+  std::map<std::string, std::optional<std::uint64_t>> cut_;
   std::deque<Remembered> remembered_;
   std::map<core::LaunchId, std::shared_ptr<const Launch>> launches_;
   std::uint64_t last_launch_ = 0;

@@ -18,6 +18,35 @@ std::optional<std::int64_t> known(std::int64_t value) {
   return value < 0 ? std::nullopt : std::optional(value);
 }
 
+const char* class_name(std::uint32_t number) {
+  switch (number) {
+    case OSTLER_CLASS_SYNC:
+      return "sync";
+    case OSTLER_CLASS_THREADS:
+      return "threads";
+    case OSTLER_CLASS_ASYNC:
+      return "async";
+    default:
+      return "other";
+  }
+}
+
+void add_scoreboard(const Scoreboard& scoreboard, control::WorkerView& view) {
+  const core::Time at = now();
+  const Figures figures = scoreboard.figures(at);
+  view.worker_class = class_name(figures.worker_class);
+  view.requests = figures.requests;
+  view.connections = figures.connections;
+  view.active = figures.active;
+  if (figures.active == 0) return;
+  if (figures.busy_since) view.busy = seconds(at - *figures.busy_since);
+  if (figures.beat != core::Time{}) view.heartbeat_age = seconds(at - figures.beat);
+  for (const InFlight& request : scoreboard.in_flight(at)) {
+    if (view.serving.size() == limits::kRequestsNamed) return;
+    view.serving.push_back({request.what, seconds(at - request.since)});
+  }
+}
+
 }  // namespace
 
 // Measures workers whose figures are old, one after the other, for a bounded time: in a pool of
@@ -102,6 +131,11 @@ control::PoolView Runtime::pool_view(const core::Pool& pool) {
     last.output = output_of(error.worker);
   }
   for (const auto& [id, worker] : pool.workers) view.workers.push_back(worker_view(worker));
+  const auto before = requests_before_.find(pool.id);
+  if (before != requests_before_.end()) view.requests = before->second;
+  for (const control::WorkerView& worker : view.workers) {
+    if (worker.requests) view.requests = view.requests.value_or(0) + *worker.requests;
+  }
   std::ranges::stable_sort(view.workers, {}, &control::WorkerView::slot);
   for (control::WorkerView& worker : view.workers) {
     worker.worker = pool.name + "." + std::to_string(worker.slot);
@@ -122,6 +156,9 @@ control::WorkerView Runtime::worker_view(const core::Worker& worker) const {
   view.memory = process->second.usage.memory;
   view.cpu = process->second.usage.cpu;
   view.status = process->second.status;
+  if (process->second.channel->speaks()) {
+    add_scoreboard(process->second.channel->scoreboard(), view);
+  }
   return view;
 }
 

@@ -20,13 +20,15 @@ namespace {
   throw std::runtime_error(what);
 }
 
-// "250ms", "2s", "1.5s"
+// "250ms", "2s", "1.5s", "5m", "1h"
 Duration duration(const std::string& text) {
+  static const std::map<std::string, double> kUnits = {
+      {"ms", 1e6}, {"s", 1e9}, {"m", 60e9}, {"h", 3600e9}};
   std::size_t end = 0;
   const double number = std::stod(text, &end);
-  const std::string unit = text.substr(end);
-  if (unit != "ms" && unit != "s") fault("a time is like 250ms or 2s: " + text);
-  return Duration(std::llround(number * (unit == "ms" ? 1e6 : 1e9)));
+  const auto unit = kUnits.find(text.substr(end));
+  if (unit == kUnits.end()) fault("a time is like 250ms or 2s: " + text);
+  return Duration(std::llround(number * unit->second));
 }
 
 std::string spell(Duration duration) {
@@ -44,8 +46,45 @@ std::vector<std::string> split(const std::string& text, char separator) {
   return parts;
 }
 
+std::string join(const std::vector<std::string>& words, std::size_t from) {
+  std::string text;
+  for (std::size_t i = from; i < words.size(); ++i) text += (i == from ? "" : " ") + words[i];
+  return text;
+}
+
 Surge surge(const std::string& text) {
   return {std::stoi(text), text.ends_with('%')};
+}
+
+HealthPlan health(const std::string& text) {
+  const auto parts = split(text, '/');
+  return {duration(parts.at(0)), std::stoi(parts.at(1))};
+}
+
+// Whether the key is about looking after workers that run.
+bool set_care(PoolPlan& pool, const std::string& key, const std::string& value) {
+  RecyclePlan& recycle = pool.recycle;
+  const auto parts = split(value, '+');  // the second one is the jitter
+  if (key == "health") {
+    pool.health = health(value);
+  } else if (key == "warmup") {
+    pool.warmup = std::stoi(value);
+  } else if (key == "channel") {
+    pool.needs_channel = value == "yes";
+  } else if (key == "request") {
+    pool.request_timeout = duration(value);
+  } else if (key == "recycle_requests") {
+    recycle.requests = std::stoull(parts.at(0));
+    recycle.requests_jitter = parts.size() > 1 ? std::stoull(parts[1]) : 0;
+  } else if (key == "lifetime") {
+    recycle.lifetime = duration(parts.at(0));
+    recycle.lifetime_jitter = parts.size() > 1 ? duration(parts[1]) : Duration{};
+  } else if (key == "memory") {
+    recycle.memory = std::stoull(value);
+  } else {
+    return false;
+  }
+  return true;
 }
 
 void set_key(PoolPlan& pool, const std::string& key, const std::string& value) {
@@ -75,7 +114,7 @@ void set_key(PoolPlan& pool, const std::string& key, const std::string& value) {
     pool.burst = std::stoi(value);
   } else if (key == "reset") {
     pool.reset_after = duration(value);
-  } else {
+  } else if (!set_care(pool, key, value)) {
     fault("no such key of a pool: " + key);
   }
 }
@@ -93,8 +132,19 @@ std::vector<std::string> Player::play(const std::string& line) {
 }
 
 void Player::command(const std::vector<std::string>& words) {
+  static const std::map<std::string, WorkerSign> kSigns = {
+      {"ready", WorkerSign::kReady},     {"beat", WorkerSign::kHeartbeat},
+      {"trigger", WorkerSign::kTrigger}, {"leaving", WorkerSign::kStopping},
+      {"speaks", WorkerSign::kSpeaks},   {"awake", WorkerSign::kAwake},
+      {"worn", WorkerSign::kWorn}};
   const std::string& verb = words.at(0);
   const std::string object = words.size() > 1 ? words[1] : "";
+  if (const auto sign = kSigns.find(verb); sign != kSigns.end()) {
+    for (std::size_t i = 1; i < words.size(); ++i) {
+      step(WorkerSigned{worker(words[i]), sign->second});
+    }
+    return;
+  }
   if (verb == "pool") return set_pool(words);
   if (verb == "drop") {
     std::erase_if(plan_.pools, [&](const PoolPlan& pool) { return pool.name == object; });
@@ -112,14 +162,12 @@ void Player::command(const std::vector<std::string>& words) {
     step(WorkerRequested{begin("drain"), worker(object), WorkerRequest::kDrain});
   } else if (verb == "kill") {
     step(WorkerRequested{begin("kill"), worker(object), WorkerRequest::kKill});
-  } else if (verb == "ready") {
-    for (std::size_t i = 1; i < words.size(); ++i) sign(worker(words[i]), WorkerSign::kReady);
-  } else if (verb == "beat") {
-    sign(worker(object), WorkerSign::kHeartbeat);
-  } else if (verb == "trigger") {
-    sign(worker(object), WorkerSign::kTrigger);
-  } else if (verb == "leaving") {
-    sign(worker(object), WorkerSign::kStopping);
+  } else if (verb == "probed") {
+    probed(words);
+  } else if (verb == "looked") {
+    looked(words);
+  } else if (verb == "measured") {
+    measured(words);
   } else if (verb == "extend") {
     step(TimeoutExtended{worker(object), duration(words.at(2))});
   } else if (verb == "exit") {
@@ -177,8 +225,46 @@ void Player::exit(const std::vector<std::string>& words) {
   step(event);
 }
 
-void Player::sign(WorkerId worker, WorkerSign what) {
-  step(WorkerSigned{worker, what});
+void Player::probed(const std::vector<std::string>& words) {
+  static const std::map<std::string, ProbeResult> kResults = {{"passed", ProbeResult::kPassed},
+                                                              {"failed", ProbeResult::kFailed},
+                                                              {"busy", ProbeResult::kBusy}};
+  const auto result = kResults.find(words.at(2));
+  if (result == kResults.end()) fault("a probe is passed, failed or busy: " + words[2]);
+  const WorkerId id = worker(words[1]);
+  const auto probe = probes_.find(id);
+  if (probe == probes_.end()) fault("nobody probed " + words[1]);
+  step(Probed{id, probe->second.warmup, result->second, join(words, 3)});
+}
+
+void Player::looked(const std::vector<std::string>& words) {
+  Looked event;
+  event.worker = worker(words.at(1));
+  const auto look = looks_.find(event.worker);
+  if (look == looks_.end()) fault("nobody looked at " + words[1]);
+  std::size_t next = 2;
+  const auto lasting = [&](const std::string& key, std::optional<Duration> limit) {
+    std::optional<Lasting> work;
+    if (next == words.size() || !words[next].starts_with(key) || !limit) return work;
+    work.emplace().since = now_ - duration(words[next++].substr(key.size()));
+    work->until = work->since + *limit;
+    return work;
+  };
+  event.awake = next < words.size() && words[next] == "awake";
+  if (event.awake) ++next;
+  event.silent = lasting("silent=", look->second.heartbeat);
+  event.request = lasting("request=", look->second.request);
+  for (auto* work : {&event.silent, &event.request}) {
+    if (*work) (*work)->what = join(words, next);
+  }
+  step(event);
+}
+
+void Player::measured(const std::vector<std::string>& words) {
+  Measured event;
+  event.worker = worker(words.at(1));
+  if (words.size() > 2) event.memory = std::stoull(words[2]);
+  step(event);
 }
 
 void Player::pass(Duration duration) {
@@ -233,7 +319,9 @@ void Player::tell(const CloseListener& action) {
 
 void Player::tell(const Spawn& action) {
   places_[action.worker] = {action.pool_name, action.slot, action.generation};
-  lines_.push_back("start " + name(action.worker));
+  const std::string most = std::to_string(action.recycle_requests);
+  lines_.push_back("start " + name(action.worker) +
+                   (action.recycle_requests == 0 ? "" : ", for " + most + " requests"));
   if (std::exchange(unstartable_, false)) {
     answers_.emplace_back(SpawnFailed{action.worker, "exec", ENOENT});
   } else {
@@ -246,6 +334,26 @@ void Player::tell(const SignalWorker& action) {
                      : action.kind == SignalKind::kAbort ? "abort "
                                                          : "kill ";
   lines_.push_back(verb + name(action.worker));
+}
+
+void Player::tell(const Probe& action) {
+  probes_[action.worker] = action;
+  lines_.push_back(
+      "probe " + name(action.worker) +
+      (action.warmup < 0 ? "" : ", warm-up request " + std::to_string(action.warmup + 1)));
+}
+
+void Player::tell(const LetAccept& action) {
+  lines_.push_back("let " + name(action.worker) + " accept");
+}
+
+void Player::tell(const Look& action) {
+  looks_[action.worker] = action;
+  lines_.push_back("look at " + name(action.worker));
+}
+
+void Player::tell(const Measure& action) {
+  lines_.push_back("measure " + name(action.worker));
 }
 
 void Player::tell(const DropLaunch&) {}  // the shell's bookkeeping
@@ -270,6 +378,13 @@ void Player::tell(const Note& note) {
       break;
     case NoteKind::kWorkerUnkillable:
       lines_.push_back(who + " does not end on SIGKILL");
+      break;
+    case NoteKind::kWorkerWorn:
+      lines_.push_back(who + " is to be replaced: " + word(note.wear) +
+                       (note.value == 0 ? "" : ", " + std::to_string(note.value) + " bytes"));
+      break;
+    case NoteKind::kHealthFailed:
+      lines_.push_back(who + " " + why + " (" + std::to_string(note.value) + " in a row)");
       break;
     case NoteKind::kReloadStarted:
       lines_.push_back("reload begins");

@@ -1,19 +1,33 @@
 // Plays a scenario: commands in, the core's answers out, as text.
 //
 //   pool NAME KEY=VALUE…   a pool of the next plan: workers, listen, settle, attempts, surge (1 or
-//                          50%), stop, start, heartbeat, after, backoff, backoff_max, burst, reset
+//                          50%), stop, start, heartbeat, request, after, backoff, backoff_max,
+//                          burst, reset, health (10s/3: how often, and how often in a row it may
+//                          fail), warmup (2), channel (yes), recycle_requests (100+20, the second
+//                          is the jitter), lifetime (1h+5m), memory (bytes)
 //   drop NAME              takes a pool out of the next plan
-//   load [NAME]            the plan is accepted: the first time the manager starts, later it
-//   reloads restart [NAME] · scale NAME 4|+1|-1|reset · stop [now] recycle|drain|kill WORKER
-//   ready|beat|trigger|leaving WORKER · extend WORKER TIME · exit WORKER [CODE|SIGNAL-NUMBER
-//   signal] broken KEY             the next attempt to open this listener fails unstartable the
-//   next process cannot be started wait TIME              time passes, with every step that the
-//   core asked for stall TIME             time passes, and the manager does not run meanwhile
+//   load [NAME]            the plan is accepted: at first the manager starts, later it reloads
+//   restart [NAME]         the workers are replaced
+//   scale NAME 4|+1|-1|reset
+//   stop [now]
+//   recycle|drain|kill WORKER
+//   ready|beat|trigger|leaving|speaks|awake|worn WORKER…
+//   probed WORKER passed|failed|busy [DETAIL]
+//                          the answer to its last probe
+//   looked WORKER [awake] [silent=TIME] [request=TIME] [WHAT]
+//                          what its scoreboard says: how long it has been silent, how long WHAT
+//                          has been served
+//   measured WORKER [BYTES]
+//   extend WORKER TIME
+//   exit WORKER [CODE|SIGNAL-NUMBER signal]
+//   broken KEY             the next attempt to open this listener fails
+//   unstartable            the next process cannot be started
+//   wait TIME              time passes, with every step that the core asked for
+//   stall TIME             time passes, and the manager does not run meanwhile
 //
-// A WORKER is web.0 (the newest in that slot), web.0/2 (the newest of that generation in it) or
-// web.0/old (the oldest). A
-// process that is to be started is started, a listener that is to be opened opens, unless said
-// otherwise; everything else is up to the scenario.
+// A WORKER is web.0 (the newest in that slot), web.0/2 (the newest of that generation in it),
+// web.0/old or web.0/2/old (the oldest). A process that is to be started is started, a listener
+// that is to be opened opens, unless said otherwise; everything else is up to the scenario.
 #pragma once
 
 #include <map>
@@ -40,7 +54,9 @@ class Player {
   void command(const std::vector<std::string>& words);
   void set_pool(const std::vector<std::string>& words);
   void load(const std::string& only);
-  void sign(core::WorkerId worker, core::WorkerSign what);
+  void probed(const std::vector<std::string>& words);
+  void looked(const std::vector<std::string>& words);
+  void measured(const std::vector<std::string>& words);
   void exit(const std::vector<std::string>& words);
   void scale(const std::vector<std::string>& words);
   void pass(core::Duration duration);
@@ -50,6 +66,10 @@ class Player {
   void tell(const core::CloseListener& action);
   void tell(const core::Spawn& action);
   void tell(const core::SignalWorker& action);
+  void tell(const core::Probe& action);
+  void tell(const core::LetAccept& action);
+  void tell(const core::Look& action);
+  void tell(const core::Measure& action);
   void tell(const core::DropLaunch& action);
   void tell(const core::Note& note);
   void tell(const core::Reply& reply);
@@ -64,6 +84,8 @@ class Player {
   core::Plan plan_;
   std::uint64_t launches_ = 0;
   std::map<core::WorkerId, Place> places_;
+  std::map<core::WorkerId, core::Probe> probes_;  // the last ones
+  std::map<core::WorkerId, core::Look> looks_;
   std::map<core::OperationId, std::string> operations_;
   std::set<std::string> broken_;
   bool unstartable_ = false;

@@ -40,6 +40,16 @@ const std::vector<Mistake>& mistakes() {
       {"no-rest", "the next step is always now"},
       {"lose-note", "something happens and nobody is told"},
       {"wrong-cause", "a worker is told to go for another reason than the true one"},
+      {"lose-probe", "a worker is neither warmed up nor checked"},
+      {"double-probe", "a worker is asked twice"},
+      {"lose-accept", "a worker that is warm is not let to accept"},
+      {"accept-early", "a worker is let to accept before it is warm"},
+      {"lose-look", "nobody looks at a worker that has work"},
+      {"look-at-random", "an idle worker is looked at"},
+      {"look-for-less", "a look with a shorter limit"},
+      {"lose-measure", "a worker's memory is not measured"},
+      {"measure-at-random", "a worker's memory is measured for no reason"},
+      {"wrong-wear", "a worker is worn for another reason than the true one"},
       {"backoff-lie", "the wait that is reported is not the one that is kept"},
   };
   return all;
@@ -64,6 +74,7 @@ void Corruptor::change(Actions& actions, F&& how) {
 void Corruptor::corrupt(Actions& actions, std::optional<Time>& promised, Time now) {
   if (!active()) return;
   spoil_workers(actions);
+  spoil_care(actions);
   spoil_answers(actions);
   spoil_sockets(actions);
   spoil_order(actions);
@@ -107,6 +118,36 @@ void Corruptor::spoil_workers(Actions& actions) {
   Spawn again = spawned_.back();
   again.worker.value += 500000;
   actions.emplace_back(again);
+}
+
+void Corruptor::spoil_care(Actions& actions) {
+  const auto all = [](const auto&) { return true; };
+  if (is("lose-probe")) drop<Probe>(actions, all);
+  if (is("lose-accept")) drop<LetAccept>(actions, all);
+  if (is("lose-look")) drop<Look>(actions, all);
+  if (is("lose-measure")) drop<Measure>(actions, all);
+  if (is("look-for-less")) {
+    change<Look>(actions, [](Look& look) {
+      for (auto* limit : {&look.heartbeat, &look.request}) {
+        if (*limit) **limit /= 2;
+      }
+    });
+  }
+  if (is("wrong-wear")) {
+    change<Note>(actions, [](Note& note) {
+      if (note.wear == Wear::kLifetime) note.wear = Wear::kRequests;
+    });
+  }
+  if (is("double-probe")) {
+    const auto probe = std::ranges::find_if(
+        actions, [](const Action& action) { return std::holds_alternative<Probe>(action); });
+    if (probe != actions.end()) actions.insert(probe, Action(*probe));
+  }
+  if (spawned_.empty() || !random_.chance(0.05)) return;
+  const WorkerId worker = spawned_.back().worker;
+  if (is("accept-early")) actions.emplace_back(LetAccept{worker});
+  if (is("look-at-random")) actions.emplace_back(Look{worker, {}, {}});
+  if (is("measure-at-random")) actions.emplace_back(Measure{worker});
 }
 
 void Corruptor::spoil_answers(Actions& actions) {

@@ -35,6 +35,7 @@ class Corruptor {
   template <class T, class F>
   void change(core::Actions& actions, F&& how);
   void spoil_workers(core::Actions& actions);
+  void spoil_care(core::Actions& actions);
   void spoil_answers(core::Actions& actions);
   void spoil_sockets(core::Actions& actions);
   void spoil_order(core::Actions& actions);

@@ -39,7 +39,10 @@ void Oracle::notice_late() {
     shift(worker->last_beat, stood + limits::kGrace);
     shift(worker->ready_due, stood);
     if (worker->ready && !worker->proven) worker->settled_at += stood;
+    worker->care.excused = worker->care.probing || worker->care.warming;
   }
+  stood_still_.emplace_back(now_, stood + limits::kGrace);
+  if (stood_still_.size() > limits::kStalls) stood_still_.pop_front();
   for (const auto& pool : pools_) {
     for (auto& [number, slot] : pool->slots) shift(slot.latest, stood);
     if (pool->rollout) shift(pool->rollout->latest, stood);
@@ -237,9 +240,7 @@ void Oracle::on(const WorkerSigned& event) {
   if (worker == nullptr || !worker->spawned || !worker->active()) return;
   switch (event.sign) {
     case WorkerSign::kReady:
-      if (worker->ready) return;
-      become_ready(*worker);
-      worker->owes_note = NoteKind::kWorkerReady;
+      if (!worker->ready && !worker->care.warming) can_serve(*worker);
       return;
     case WorkerSign::kHeartbeat:
       worker->last_beat = std::max(now_, worker->last_beat.value_or(now_));
@@ -249,9 +250,15 @@ void Oracle::on(const WorkerSigned& event) {
       worker->stop_due = now_ + worker->plan.stop_timeout;
       break;
     case WorkerSign::kTrigger:
-      leave(*worker, StopCause::kFault);
-      worker->owes_abort = true;
-      break;
+      return fail(*worker, FailureKind::kTrigger);
+    case WorkerSign::kSpeaks:
+      worker->care.speaks = true;
+      return;
+    case WorkerSign::kAwake:
+      return has_work(*worker);
+    case WorkerSign::kWorn:
+      if (worker->plan.recycle.requests > 0) wear_out(*worker, Wear::kRequests);
+      return;
   }
   worker->owes_note = NoteKind::kWorkerStopping;
 }
@@ -271,6 +278,7 @@ void Oracle::leave(Worker& worker, StopCause cause) {
   worker.told = cause;
   worker.start_due.reset();
   worker.ready_due.reset();
+  worker.care.owes_probe = worker.care.owes_accept = false;
 }
 
 void Oracle::become_ready(Worker& worker) {
@@ -282,6 +290,7 @@ void Oracle::become_ready(Worker& worker) {
   worker.ready_due.reset();
   if (worker.last_beat) worker.last_beat = now_;
   any_ready_ = true;
+  begin_care(worker);
 }
 
 // The end of a process, or of the attempt to make one.
@@ -353,8 +362,9 @@ void Oracle::died(const Worker& worker, Departed& departed) {
            other->generation == pool.desired();
   });
   if (worker.proven || another) return;
-  for (Worker* old : pool.workers) {  // its recycling has failed
-    if (old->slot == worker.slot && old->active()) old->recycle = false;
+  for (Worker* old : pool.workers) {  // recycling has failed, for what is not worn
+    if (old->slot != worker.slot || !old->active()) continue;
+    old->recycle = old->recycle && old->care.wear != Wear::kNone;
   }
 }
 

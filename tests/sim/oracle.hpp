@@ -17,6 +17,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -55,6 +56,24 @@ class Oracle {
 
  private:
   struct Pool;
+  struct Window {
+    std::optional<Time> earliest, latest;
+  };
+  // What is owed to a worker that runs, and what is known of it.
+  struct Care {
+    bool speaks = false;
+    std::optional<int> warming;  // the warm-up request that it was asked, or is to be
+    bool owes_probe = false;     // that one must be asked in this step
+    bool owes_accept = false;
+    bool probing = false;  // a health check is under way
+    bool excused = false;  // the manager stood still meanwhile
+    int failed_checks = 0;
+    bool owes_check_note = false;
+    core::Wear wear = core::Wear::kNone;
+    bool owes_wear_note = false;
+    Window probe, measure, expiry;
+    std::optional<Time> look;
+  };
   struct Worker {
     WorkerId id;
     Pool* pool = nullptr;
@@ -78,8 +97,15 @@ class Oracle {
     bool owes_abort = false;
     bool killed = false;
     std::optional<core::NoteKind> owes_note;  // what happened to it must be told
+    std::optional<core::FailureKind> fault;   // and why it goes, if it did nothing itself
+    Care care;
     [[nodiscard]] bool active() const { return told == StopCause::kNone; }
     [[nodiscard]] bool serves() const { return active() && ready; }
+    // It has lived long enough to count as ready, if nothing else is missing.
+    [[nodiscard]] bool lived_until(Time now) const {
+      return spawned && active() && !ready && ready_due && now >= *ready_due;
+    }
+    [[nodiscard]] bool lacks_channel() const { return plan.needs_channel && !care.speaks; }
     // It goes through a fault of its own and has never served: its end will make the slot wait.
     [[nodiscard]] bool failing() const {
       return !ready && !stuck && (told == StopCause::kFault || told == StopCause::kItself);
@@ -176,6 +202,9 @@ class Oracle {
   void on(const core::WorkerSigned& event);
   void on(const core::TimeoutExtended& event);
   void on(const core::Exited& event);
+  void on(const core::Probed& event);
+  void on(const core::Looked& event);
+  void on(const core::Measured& event);
   void remember(OperationId op, const core::Event& request);
   void expect(OperationId op, core::Outcome outcome);
   Worker* find(WorkerId id);
@@ -195,12 +224,32 @@ class Oracle {
   void gone(Worker& worker);
   void died(const Worker& worker, Departed& departed);
   void told(Worker& worker, const core::Note& note);
-  void told_fault(Worker& worker);
+  void told_fault(Worker& worker, core::FailureKind kind);
   void said_ready(Worker& worker);
   void said_gone(const core::Note& note);
   void check_cause(Worker& worker, StopCause cause);
   void check_replaced(Worker& worker, StopCause cause);
   [[nodiscard]] static bool is_planned(const Pool& pool, const core::Spawn& action);
+
+  // oracle_care.cpp: warm-up, health, work and wear.
+  void act(const core::Probe& action);
+  void act(const core::LetAccept& action);
+  void act(const core::Look& action);
+  void act(const core::Measure& action);
+  void can_serve(Worker& worker);
+  void fail(Worker& worker, core::FailureKind kind);
+  void warmed_up(Worker& worker, const core::Probed& event);
+  void checked(Worker& worker, const core::Probed& event);
+  void begin_care(Worker& worker);
+  void has_work(Worker& worker);
+  void look_by(Worker& worker, Time when);
+  void wear_out(Worker& worker, core::Wear wear);
+  void worn(Worker& worker, const core::Note& note);
+  void unhealthy(Worker& worker, const core::Note& note);
+  void check_care(const Worker& worker);
+  [[nodiscard]] Duration stood_since(Time since) const;
+  [[nodiscard]] bool cared_for(const Worker* worker) const;
+  [[nodiscard]] std::optional<Time> next_care(const Worker& worker) const;
 
   // oracle_reload.cpp: generations, listeners, answers.
   void act(const core::OpenListener& action);
@@ -252,6 +301,7 @@ class Oracle {
   Time now_{};
   bool begun_ = false;
   std::optional<Time> promised_;
+  std::deque<std::pair<Time, Duration>> stood_still_;  // until when, and what it owes for that
   std::string fault_;
   Names names_;
   std::map<WorkerId, std::unique_ptr<Worker>> workers_;

@@ -55,11 +55,12 @@ void Oracle::check_worker(const Worker& worker) {
   if (worker.owes_abort) wrong("no abort for " + name(worker));
   if (worker.kill_due && now_ >= *worker.kill_due) wrong("not killed in time: " + name(worker));
   if (worker.stop_due && now_ >= *worker.stop_due) wrong("drains too long: " + name(worker));
+  check_care(worker);
   if (!worker.active()) return;
   if (worker.drained) wrong("not drained: " + name(worker));
   if (!worker.ready) {
     if (worker.start_due && now_ >= *worker.start_due) wrong("starts too long: " + name(worker));
-    if (worker.spawned && worker.ready_due && now_ >= *worker.ready_due) {
+    if (worker.lived_until(now_)) {
       wrong("lives long enough to be ready: " + name(worker));
     }
     return;
@@ -258,6 +259,7 @@ std::optional<Time> Oracle::first_deadline(std::string* what) const {
     if (worker->last_beat && worker->plan.heartbeat_timeout) {
       consider(*worker->last_beat + *worker->plan.heartbeat_timeout, "heartbeat", whose);
     }
+    consider(next_care(*worker), "care", whose);
   }
   if (stopping_) return first;
   for (const auto& pool : pools_) {
@@ -284,6 +286,7 @@ bool Oracle::idle() const {
   for (const auto& [id, worker] : workers_) {
     if (!worker->serves() || !worker->proven || worker->recycle) return false;
     if (worker->last_beat && worker->plan.heartbeat_timeout) return false;
+    if (next_care(*worker)) return false;
   }
   return std::ranges::all_of(pools_, [](const auto& pool) {
     return std::ranges::all_of(pool->slots, [](const auto& entry) { return !entry.second.latest; });

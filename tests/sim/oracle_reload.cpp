@@ -308,6 +308,11 @@ void Oracle::act(const Note& note) {
     case NoteKind::kWorkerUnkillable:
       return check(worker != nullptr && worker->killed && now_ >= *worker->kill_due,
                    "called unkillable too early");
+    case NoteKind::kWorkerWorn:
+      return worker != nullptr ? worn(*worker, note) : wrong("one that is gone is called worn");
+    case NoteKind::kHealthFailed:
+      return worker != nullptr ? unhealthy(*worker, note)
+                               : wrong("one that is gone is called unhealthy");
     case NoteKind::kReloadStarted:
       return reload_started();
     case NoteKind::kReloadFailing:

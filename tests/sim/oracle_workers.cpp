@@ -37,6 +37,11 @@ void Oracle::act(const Spawn& action) {
   for (const std::string& key : plan->second.listeners) {
     check(open_.contains(key), "spawn before its socket is open: " + name + ", " + key);
   }
+  const RecyclePlan& recycle = plan->second.recycle;
+  const std::uint64_t jitter = recycle.requests == 0 ? 0 : recycle.requests_jitter;
+  check(action.recycle_requests >= recycle.requests &&
+            action.recycle_requests <= recycle.requests + jitter,
+        "recycled after a wrong number of requests: " + name);
   check_spawn_place(*pool, action);
   check_spawn_time(*pool, action);
   check_surge(*pool, action);
@@ -153,8 +158,7 @@ void Oracle::said_ready(Worker& worker) {
     worker.owes_note.reset();
     return;
   }
-  const bool due = worker.spawned && worker.active() && !worker.ready && worker.ready_due &&
-                   now_ >= *worker.ready_due;
+  const bool due = worker.lived_until(now_) && worker.plan.warmup == 0 && !worker.lacks_channel();
   check(due, "called ready, and is not: " + name(worker));
   become_ready(worker);
 }
@@ -163,12 +167,17 @@ void Oracle::said_ready(Worker& worker) {
 void Oracle::told(Worker& worker, const Note& note) {
   if (worker.owes_note == NoteKind::kWorkerStopping) {  // its own doing
     check(note.cause == worker.told, "wrong cause of stopping: " + name(worker));
+    check(!worker.fault || (note.failure && note.failure->kind == *worker.fault),
+          "wrong failure: " + name(worker));
     worker.owes_note.reset();
     return;
   }
   check(worker.active(), "told to go twice: " + name(worker));
   check(!worker.owes_note, "told to go before its state was told: " + name(worker));
-  if (note.cause == StopCause::kFault) return told_fault(worker);
+  if (note.cause == StopCause::kFault) {
+    check(note.failure.has_value(), "given up without a reason: " + name(worker));
+    return note.failure ? told_fault(worker, note.failure->kind) : void();
+  }
   check_cause(worker, note.cause);
   leave(worker, note.cause);
   if (!worker.spawned) return;
@@ -176,12 +185,15 @@ void Oracle::told(Worker& worker, const Note& note) {
   worker.stop_due = now_ + worker.plan.stop_timeout;
 }
 
-void Oracle::told_fault(Worker& worker) {
+void Oracle::told_fault(Worker& worker, FailureKind kind) {
   const auto heartbeat = worker.plan.heartbeat_timeout;
-  const bool late = !worker.ready && worker.start_due && now_ >= *worker.start_due;
-  const bool silent =
-      worker.ready && worker.last_beat && heartbeat && now_ >= *worker.last_beat + *heartbeat;
-  check(late || silent, "given up though no deadline has passed: " + name(worker));
+  const bool late = kind == FailureKind::kStartTimeout && !worker.ready && worker.start_due &&
+                    now_ >= *worker.start_due;
+  const bool silent = kind == FailureKind::kHeartbeatTimeout && worker.ready && worker.last_beat &&
+                      heartbeat && now_ >= *worker.last_beat + *heartbeat;
+  const bool mute =
+      kind == FailureKind::kNoChannel && worker.lived_until(now_) && worker.lacks_channel();
+  check(late || silent || mute, "given up though no deadline has passed: " + name(worker));
   worker.proven = worker.proven || (worker.ready && now_ >= worker.settled_at);
   leave(worker, StopCause::kFault);
   worker.owes_abort = worker.spawned;
@@ -191,6 +203,8 @@ void Oracle::told_fault(Worker& worker) {
 void Oracle::check_cause(Worker& worker, StopCause cause) {
   switch (cause) {
     case StopCause::kReplaced:
+    case StopCause::kRecycled:
+    case StopCause::kUnhealthy:
     case StopCause::kRolledBack:
       judge_scaled_down(*worker.pool);  // while this one still counts
       return check_replaced(worker, cause);
@@ -221,8 +235,13 @@ void Oracle::check_replaced(Worker& worker, StopCause cause) {
   check(outdated || unneeded, "replaced, though nothing is wrong with it: " + name(worker));
   const bool of_failed =
       pool.rollout && pool.rollout->back && worker.generation == pool.rollout->to;
-  check((cause == StopCause::kRolledBack) == of_failed,
-        "'replaced' and 'rolled back' mixed up: " + name(worker));
+  const bool by_wear = worker.care.wear != Wear::kNone && worker.generation == pool.desired();
+  const StopCause right = of_failed                              ? StopCause::kRolledBack
+                          : !by_wear                             ? StopCause::kReplaced
+                          : worker.care.wear == Wear::kUnhealthy ? StopCause::kUnhealthy
+                                                                 : StopCause::kRecycled;
+  check(cause == right,
+        std::string("called '") + word(cause) + "', and is '" + word(right) + "': " + name(worker));
   const bool has_successor = std::ranges::any_of(pool.workers, [&](const Worker* other) {
     return other != &worker && other->slot == worker.slot && other->serves() && !other->recycle &&
            other->generation == pool.desired() && now_ >= other->settled_at;

@@ -16,7 +16,7 @@ const std::vector<std::string> kKeys = {"a", "b", "c", "d", "e", "f"};
 }  // namespace
 
 Planner::Planner(std::uint64_t seed, int pools, int workers)
-    : random_(seed), most_workers_(workers) {
+    : random_(seed), most_workers_(workers), cares_(workers <= 100 && random_.chance(0.6)) {
   while (pools-- > 0) add_pool();
 }
 
@@ -41,6 +41,29 @@ void Planner::vary(PoolPlan& pool) {
   pool.backoff_max = pool.backoff * random_.between(1, 40);
   pool.burst = random_.between(0, 5);
   pool.reset_after = random_.spread(50ms, 20s);
+  if (cares_) vary_care(pool);
+}
+
+void Planner::vary_care(PoolPlan& pool) {
+  pool.request_timeout.reset();
+  if (random_.chance(0.4)) pool.request_timeout = random_.spread(500ms, 60s);
+  pool.health.reset();
+  if (random_.chance(0.4)) {
+    const int failures = random_.chance(0.5) ? 1 : random_.between(2, 4);
+    pool.health = core::HealthPlan{random_.spread(100ms, 60s), failures};
+    // Some are found unhealthy while they are on trial.
+    if (random_.chance(0.3)) pool.settle = std::min<core::Duration>(3 * pool.health->interval, 5s);
+  }
+  pool.warmup = random_.chance(0.4) ? random_.between(1, 3) : 0;
+  pool.needs_channel = (pool.health || pool.warmup > 0) && random_.chance(0.7);
+  core::RecyclePlan& recycle = pool.recycle = {};
+  if (random_.chance(0.4)) recycle.requests = random_.below(1000) + 1;
+  if (random_.chance(0.5)) recycle.requests_jitter = random_.below(100);
+  if (random_.chance(0.3)) recycle.memory = random_.below(1000) + 1;
+  if (!random_.chance(0.3)) return;
+  // Long enough for all workers to be replaced in it, one after the other.
+  recycle.lifetime = 10s * (1 + most_workers_) * random_.between(1, 5);
+  if (random_.chance(0.5)) recycle.lifetime_jitter = random_.spread(1s, 100s);
 }
 
 PoolPlan Planner::make_pool(const std::string& name) {

@@ -23,6 +23,7 @@ class Planner {
  private:
   core::PoolPlan make_pool(const std::string& name);
   void vary(core::PoolPlan& pool);
+  void vary_care(core::PoolPlan& pool);
   void set_workers(core::PoolPlan& pool);
   void add_pool();
   void add_listener(core::PoolPlan& pool);
@@ -30,6 +31,7 @@ class Planner {
 
   Random random_;
   int most_workers_;
+  bool cares_;  // whether workers that run are looked after; in large pools it would take too long
   std::uint64_t launches_ = 0;
   std::vector<core::PoolPlan> pools_;
 };

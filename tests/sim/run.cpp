@@ -17,7 +17,7 @@ namespace {
 constexpr int kTwinSteps = 60;
 // In a healthy world everything has settled long before.
 constexpr Duration kConverge = std::chrono::hours(6);
-constexpr std::size_t kConvergeSteps = 400000;
+constexpr std::size_t kConvergeSteps = 1000000;
 
 // A few large pools, many small ones: most faults need few workers, some need many.
 int workers_for(std::uint64_t seed) {
@@ -63,12 +63,16 @@ void Run::choose_faults() {
     return;
   }
   Faults& faults = world_.faults;
-  for (double* fault :
-       {&faults.spawn_late,     &faults.spawn_fails,   &faults.slow_start,    &faults.never_ready,
-        &faults.exits_early,    &faults.crashes,       &faults.short_lived,   &faults.says_stopping,
-        &faults.falls_silent,   &faults.triggers,      &faults.extends,       &faults.ignores_stop,
-        &faults.drains_slowly,  &faults.ignores_abort, &faults.outlives_kill, &faults.bad_launch,
-        &faults.listener_fails, &faults.listener_late, &faults.doubles,       &faults.strangers}) {
+  for (double* fault : {&faults.spawn_late,    &faults.spawn_fails,    &faults.slow_start,
+                        &faults.never_ready,   &faults.exits_early,    &faults.crashes,
+                        &faults.short_lived,   &faults.says_stopping,  &faults.falls_silent,
+                        &faults.triggers,      &faults.extends,        &faults.ignores_stop,
+                        &faults.drains_slowly, &faults.ignores_abort,  &faults.outlives_kill,
+                        &faults.bad_launch,    &faults.listener_fails, &faults.listener_late,
+                        &faults.doubles,       &faults.strangers,      &faults.mute,
+                        &faults.fails_warmup,  &faults.unhealthy,      &faults.hangs,
+                        &faults.lies,          &faults.bloats,         &faults.wears,
+                        &faults.answers_late}) {
     *fault = sometimes();
   }
   faults.strangers = std::min(faults.strangers, 0.15);

@@ -24,6 +24,10 @@ const char* word_of(NoteKind kind) {
       return "failed";
     case NoteKind::kWorkerUnkillable:
       return "unkillable";
+    case NoteKind::kWorkerWorn:
+      return "worn";
+    case NoteKind::kHealthFailed:
+      return "not healthy";
     case NoteKind::kReloadStarted:
       return "reload started";
     case NoteKind::kReloadFailing:
@@ -68,6 +72,24 @@ const char* word_of(WorkerSign sign) {
       return "beat";
     case WorkerSign::kTrigger:
       return "trigger";
+    case WorkerSign::kSpeaks:
+      return "speaks";
+    case WorkerSign::kAwake:
+      return "awake";
+    case WorkerSign::kWorn:
+      return "worn";
+  }
+  return "?";
+}
+
+const char* word_of(ProbeResult result) {
+  switch (result) {
+    case ProbeResult::kPassed:
+      return "passed";
+    case ProbeResult::kFailed:
+      return "failed";
+    case ProbeResult::kBusy:
+      return "busy";
   }
   return "?";
 }
@@ -101,6 +123,15 @@ std::string op_text(OperationId op) {
 }
 std::string generation_text(Generation generation) {
   return " (generation " + std::to_string(generation) + ")";
+}
+
+std::string probe_text(int warmup) {
+  return warmup < 0 ? " health" : " warm-up " + std::to_string(warmup);
+}
+std::string lasting_text(const char* what, const std::optional<Lasting>& work) {
+  if (!work) return {};
+  return std::string(", ") + what + " since " + text(work->since) + ", may until " +
+         text(work->until);
 }
 
 std::string plan_text(const Plan& plan) {
@@ -174,6 +205,17 @@ struct EventText {
     return "exit " + names.of(e.worker) + (e.signaled ? " signal " : " code ") +
            std::to_string(e.code);
   }
+  std::string operator()(const Probed& e) const {
+    return "probed " + names.of(e.worker) + probe_text(e.warmup) + ": " + word_of(e.result);
+  }
+  std::string operator()(const Looked& e) const {
+    return "looked at " + names.of(e.worker) + (e.awake ? ", awake" : "") +
+           lasting_text("silent", e.silent) + lasting_text("request", e.request);
+  }
+  std::string operator()(const Measured& e) const {
+    return "measured " + names.of(e.worker) + ": " +
+           (e.memory ? std::to_string(*e.memory) : std::string("nothing"));
+  }
 };
 
 struct ActionText {
@@ -188,6 +230,12 @@ struct ActionText {
   std::string operator()(const SignalWorker& a) const {
     return std::string("signal ") + word_of(a.kind) + " " + names.of(a.worker);
   }
+  std::string operator()(const Probe& a) const {
+    return "probe " + names.of(a.worker) + probe_text(a.warmup);
+  }
+  std::string operator()(const LetAccept& a) const { return "let accept " + names.of(a.worker); }
+  std::string operator()(const Look& a) const { return "look at " + names.of(a.worker); }
+  std::string operator()(const Measure& a) const { return "measure " + names.of(a.worker); }
   std::string operator()(const DropLaunch& a) const {
     return "drop launch " + std::to_string(a.launch.value);
   }
@@ -202,6 +250,7 @@ struct ActionText {
     if (a.cause != StopCause::kNone) result += std::string(", ") + word(a.cause);
     if (a.kind == NoteKind::kReloadFinished) result += std::string(", ") + word(a.outcome);
     if (a.kind == NoteKind::kPoolScaled) result += " to " + std::to_string(a.value);
+    if (a.kind == NoteKind::kWorkerWorn) result += std::string(", ") + word(a.wear);
     if (a.failure) result += ": " + describe(*a.failure);
     if (a.kind == NoteKind::kWorkerFailed && a.value > 0) {
       result += "; again in " + std::to_string(a.value) + "ms";

@@ -26,6 +26,9 @@ void World::perform(const Action& action, Time now) {
   if (const auto* spawn = std::get_if<Spawn>(&action)) start(*spawn, now);
   if (const auto* what = std::get_if<SignalWorker>(&action)) signal(*what, now);
   if (const auto* listener = std::get_if<OpenListener>(&action)) open(*listener, now);
+  if (const auto* what = std::get_if<Probe>(&action)) probe(*what, now);
+  if (const auto* what = std::get_if<Look>(&action)) look(*what, now);
+  if (const auto* what = std::get_if<Measure>(&action)) measure(*what, now);
   if (const auto* launch = std::get_if<DropLaunch>(&action)) {
     flaws_.erase(launch->launch);
     plans_.erase(launch->launch);
@@ -69,6 +72,8 @@ void World::start(const Spawn& spawn, Time now) {
   if (process.beats) process.beat = *process.plan.heartbeat_timeout / random_.between(2, 5);
   process.deaf_to_stop = happens(faults.ignores_stop);
   process.deaf_to_abort = happens(faults.ignores_abort);
+  process.speaks = !happens(faults.mute);
+  process.fails_warmup = happens(faults.fails_warmup);
   const Time at = now + (happens(faults.spawn_late) ? random_.spread(1ms, 3s) : 0ns);
   if (process.flaw == Flaw::kCannotSpawn) {
     SpawnFailed failed;
@@ -103,7 +108,9 @@ void World::live(WorkerId worker, Process& process, Time now) {
   if (happens(faults.slow_start)) ready = now + random_.between(0ns, plan.start_timeout);
   const bool mute =
       plan.ready_after && *plan.ready_after * 2 < plan.start_timeout && random_.chance(0.7);
+  if (process.speaks) say(worker, now, WorkerSign::kSpeaks);
   if (process.flaw != Flaw::kNeverReady && !mute) say(worker, ready, WorkerSign::kReady);
+  serve(worker, process, now, ready);
   if (process.beats) say(worker, now + process.beat, WorkerSign::kHeartbeat);
   switch (process.flaw) {
     case Flaw::kExitsEarly:
@@ -132,6 +139,95 @@ void World::live(WorkerId worker, Process& process, Time now) {
   const Time leaves = sometime();
   say(worker, leaves, WorkerSign::kStopping, true);
   if (random_.chance(0.7)) die(worker, leaves + random_.spread(1ms, 10s), false, 0, true);
+}
+
+// What it does with its work, which may begin before it is ready.
+void World::serve(WorkerId worker, const Process& process, Time now, Time ready) {
+  const PoolPlan& plan = process.plan;
+  if (!process.speaks && random_.chance(0.3)) {
+    say(worker, ready + random_.spread(1ms, 5s), WorkerSign::kSpeaks, true);
+  }
+  const bool limited = plan.heartbeat_timeout || plan.request_timeout;
+  if (random_.chance(limited ? 0.7 : 0.1)) {
+    say(worker, now + random_.spread(1ms, 10s), WorkerSign::kAwake);
+  }
+  if (happens(faults.wears)) {
+    say(worker, now + random_.spread(10ms, 60s), WorkerSign::kWorn, true);
+  }
+}
+
+Duration World::answer_time(const Process& process) {
+  if (happens(faults.answers_late)) return random_.spread(1ms, 30s);
+  return random_.between(0ns, std::min<Duration>(process.plan.start_timeout / 16, 50ms));
+}
+
+// Answered once, whatever becomes of the worker meanwhile.
+void World::probe(const Probe& probe, Time now) {
+  const auto found = processes_.find(probe.worker);
+  if (found == processes_.end()) return;
+  Process& process = found->second;
+  Probed probed{probe.worker, probe.warmup, ProbeResult::kPassed, {}};
+  const bool health = probe.warmup < 0;
+  const bool fails = health ? happens(faults.unhealthy) : process.fails_warmup;
+  if (health && fails) process.sick = random_.chance(0.5);
+  if (fails || process.sick) probed.result = ProbeResult::kFailed;
+  const bool busy = health ? random_.chance(0.1) : fails && random_.chance(0.2);
+  if (busy || (health && process.stuck_since)) probed.result = ProbeResult::kBusy;
+  if (probed.result == ProbeResult::kFailed) probed.detail = "GET / was answered with 500";
+  post(now + answer_time(process), probed);
+}
+
+// Something that lasts: within its limit, unless the worker is stuck or its scoreboard lies.
+std::optional<Lasting> World::lasting(std::optional<Duration> limit, const Process& process,
+                                      Time now) {
+  if (!limit) return std::nullopt;
+  Lasting work;
+  work.what = "GET /";
+  work.since = process.stuck_since.value_or(now - random_.between(0ns, *limit * 9 / 10));
+  work.until = work.since + *limit;
+  if (!process.stuck_since && random_.chance(0.1)) work.until += random_.spread(1s, 60s);
+  if (happens(faults.lies)) work.since = now + random_.between(-60s, 10s);
+  if (happens(faults.lies)) work.until = now + random_.between(-10s, 10s);
+  return work;
+}
+
+void World::look(const Look& look, Time now) {
+  const auto found = processes_.find(look.worker);
+  if (found == processes_.end()) return;
+  const Process& process = found->second;
+  Looked looked;
+  looked.worker = look.worker;
+  looked.awake = random_.chance(0.4);
+  if (looked.awake || process.stuck_since) {
+    if (random_.chance(0.8)) looked.silent = lasting(look.heartbeat, process, now);
+    if (random_.chance(0.8)) looked.request = lasting(look.request, process, now);
+  }
+  const Time at = now + (happens(faults.answers_late) ? random_.spread(1ms, 10s) : 0ns);
+  post(at, looked);
+  if (!looked.awake) say(look.worker, at + random_.spread(100ms, 300s), WorkerSign::kAwake);
+}
+
+void World::measure(const Measure& measure, Time now) {
+  const auto found = processes_.find(measure.worker);
+  if (found == processes_.end()) return;
+  Process& process = found->second;
+  process.bloated = process.bloated || happens(faults.bloats);
+  Measured measured;
+  measured.worker = measure.worker;
+  const std::uint64_t limit = process.plan.recycle.memory.value_or(0);
+  measured.memory = process.bloated ? limit + 1 : random_.below(limit + 1);
+  if (random_.chance(0.1)) measured.memory.reset();
+  post(now + answer_time(process), measured);
+}
+
+// What was on its way when the world was healed.
+void World::mend(Event& event) {
+  if (auto* probed = std::get_if<Probed>(&event)) probed->result = ProbeResult::kPassed;
+  if (auto* measured = std::get_if<Measured>(&event)) measured->memory.reset();
+  if (auto* looked = std::get_if<Looked>(&event)) {
+    looked->silent.reset();
+    looked->request.reset();
+  }
 }
 
 void World::signal(const SignalWorker& signal, Time now) {
@@ -176,6 +272,7 @@ std::optional<Event> World::pop(Time now) {
 // Whether the event happens after all, and what comes of it.
 bool World::deliver(Due& due, Time now) {
   if (healed_ && due.misdeed) return false;
+  if (healed_) mend(due.event);
   if (due.echo) {
     const auto* opened = std::get_if<ListenerOpened>(&due.event);
     return opened == nullptr || !asked_.contains(opened->key);
@@ -198,8 +295,12 @@ bool World::deliver(Due& due, Time now) {
   if (dead_.size() > 64) dead_.erase(dead_.begin(), dead_.begin() + 32);
   if (!due.word) return true;
   const auto* sign = std::get_if<WorkerSigned>(&due.event);
-  if (sign == nullptr || sign->sign != WorkerSign::kHeartbeat) return true;  // late words are heard
+  if (sign == nullptr) return true;
   const auto found = processes_.find(sign->worker);
+  const bool stuck =
+      sign->sign == WorkerSign::kAwake && found != processes_.end() && happens(faults.hangs);
+  if (stuck) found->second.stuck_since = now;
+  if (sign->sign != WorkerSign::kHeartbeat) return true;  // late words are heard
   if (found == processes_.end()) return false;
   if (!healed_ && happens(faults.falls_silent)) found->second.silent = true;
   if (found->second.silent && !healed_) return false;
@@ -225,7 +326,8 @@ void World::disturb(const Due& due, Time now) {
 Event World::stranger() {
   const WorkerId who = dead_.empty() || random_.chance(0.2) ? WorkerId{1000000 + random_.below(9)}
                                                             : random_.pick(dead_);
-  switch (random_.between(0, 4)) {
+  const ProbeResult result = static_cast<ProbeResult>(random_.between(0, 2));
+  switch (random_.between(0, 7)) {
     case 0:
       return Exited{who, false, 0, false};
     case 1:
@@ -234,8 +336,14 @@ Event World::stranger() {
       return SpawnFailed{who, "fork", 11};
     case 3:
       return TimeoutExtended{who, 1s};
+    case 4:
+      return Probed{who, random_.between(-1, 1), result, {}};
+    case 5:
+      return Looked{who, true, {}, {}};
+    case 6:
+      return Measured{who, 1};
     default:
-      return WorkerSigned{who, static_cast<WorkerSign>(random_.between(0, 3))};
+      return WorkerSigned{who, static_cast<WorkerSign>(random_.between(0, 6))};
   }
 }
 
@@ -244,6 +352,8 @@ void World::heal() {
   faults = {};
   for (auto& [id, process] : processes_) {
     if (process.spawned && process.beats && process.silent) process.silent = false;
+    process.fails_warmup = process.sick = process.bloated = false;
+    process.stuck_since.reset();
   }
 }
 

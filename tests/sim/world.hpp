@@ -34,6 +34,14 @@ struct Faults {
   double ignores_abort = 0;
   double outlives_kill = 0;  // sits in the kernel for a while
   double bad_launch = 0;     // every worker of a generation goes wrong in the same way
+  double mute = 0;           // does not speak the channel, or not in time
+  double fails_warmup = 0;   // fails its warm-up
+  double unhealthy = 0;      // fails a health check, perhaps for good
+  double hangs = 0;          // is stuck in its work
+  double lies = 0;           // its scoreboard tells what cannot be
+  double bloats = 0;         // takes more memory than it may
+  double wears = 0;          // has served all its requests
+  double answers_late = 0;   // probes, looks and measurements take long
   double listener_fails = 0;
   double listener_late = 0;
   double doubles = 0;    // an event comes again, later
@@ -70,6 +78,8 @@ class World {
     bool silent = false;
     core::Duration beat{};
     bool deaf_to_stop = false, deaf_to_abort = false;
+    bool speaks = false, fails_warmup = false, sick = false, bloated = false;
+    std::optional<core::Time> stuck_since;
   };
   struct Due {
     core::Time at{};
@@ -88,6 +98,14 @@ class World {
   void live(core::WorkerId worker, Process& process, core::Time now);
   void signal(const core::SignalWorker& signal, core::Time now);
   void open(const core::OpenListener& listener, core::Time now);
+  void serve(core::WorkerId worker, const Process& process, core::Time now, core::Time ready);
+  void probe(const core::Probe& probe, core::Time now);
+  void look(const core::Look& look, core::Time now);
+  void measure(const core::Measure& measure, core::Time now);
+  std::optional<core::Lasting> lasting(std::optional<core::Duration> limit, const Process& process,
+                                       core::Time now);
+  core::Duration answer_time(const Process& process);
+  void mend(core::Event& event);
   void die(core::WorkerId worker, core::Time at, bool signaled, int code, bool misdeed);
   void say(core::WorkerId worker, core::Time at, core::WorkerSign sign, bool misdeed = false);
   Flaw flaw_of(core::LaunchId launch);

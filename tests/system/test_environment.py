@@ -42,8 +42,12 @@ def test_nothing_else_is_inherited(manager):
     one = manager({"web": scripted()}, pass_fds=(reading, writing))
     os.close(reading)
     os.close(writing)
-    fds = one.worker_view()["fds"]
-    connection = {number for number, target in fds.items() if int(number) > 3}
+    view = one.worker_view()
+    fds = view["fds"]
+    channel, scoreboard = (view["env"][f"OSTLER_{name}_FD"] for name in ("CHANNEL", "SCOREBOARD"))
+    assert (channel, scoreboard) == ("4", "5")
+    assert fds[channel].startswith("socket:") and "ostler-scoreboard" in fds[scoreboard]
+    connection = {number for number, target in fds.items() if int(number) > 5}
     assert len(connection) == 1  # the one that asked
     assert fds["0"] == "/dev/null" and fds["3"].startswith("socket:")
     assert fds["1"] == fds["2"] and fds["1"].startswith("pipe:")

@@ -32,12 +32,6 @@ std::uint64_t parse(const char* variable, const std::string& value, std::uint64_
   return result;
 }
 
-std::optional<std::string> take(const char* variable) {
-  auto value = text(variable);
-  ::unsetenv(variable);
-  return value;
-}
-
 // Splits at every colon, so that "a::b" has three names and "" has one, which is empty.
 std::vector<std::string> split(std::string_view names) {
   std::vector<std::string> parts;
@@ -67,6 +61,18 @@ std::optional<std::string> text(const char* variable) {
 
 std::optional<std::uint64_t> number(const char* variable, std::uint64_t most) {
   const auto value = text(variable);
+  if (!value) return std::nullopt;
+  return parse(variable, *value, most);
+}
+
+std::optional<std::string> take(const char* variable) {
+  auto value = text(variable);
+  ::unsetenv(variable);
+  return value;
+}
+
+std::optional<std::uint64_t> take_number(const char* variable, std::uint64_t most) {
+  const auto value = take(variable);
   if (!value) return std::nullopt;
   return parse(variable, *value, most);
 }

@@ -22,6 +22,11 @@ std::optional<std::string> text(const char* variable);
 std::optional<std::uint64_t> number(const char* variable,
                                     std::uint64_t most = std::numeric_limits<std::uint64_t>::max());
 
+// The same two, and the variable is removed.
+std::optional<std::string> take(const char* variable);
+std::optional<std::uint64_t> take_number(
+    const char* variable, std::uint64_t most = std::numeric_limits<std::uint64_t>::max());
+
 // The listeners from descriptor 3 on, made close-on-exec; their variables are removed.
 std::vector<listener> take_listeners();
 

@@ -1,33 +1,18 @@
 #include "ostler/worker.hpp"
 
+#include <sys/epoll.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
-#include <limits>
 #include <stdexcept>
+#include <system_error>
 
-#include "environment.hpp"
-#include "notifier.hpp"
-#include "stop_signals.hpp"
+#include "internals.hpp"
 
 namespace ostler {
-
-struct worker::state {
-  // Before anything is opened: it would take the number of a descriptor that was promised and is
-  // not there, and pass for it.
-  std::vector<listener> listeners = environment::take_listeners();
-  // Then at once, because until then a stop signal ends the process.
-  StopSignals stop;
-  Notifier notifier{environment::text("NOTIFY_SOCKET"), kNotifyPatience};
-  std::optional<microseconds> heartbeat_interval = environment::heartbeat_interval();
-  std::optional<std::string> pool = environment::text("OSTLER_POOL");
-  std::optional<std::uint64_t> slot =
-      environment::number("OSTLER_SLOT", std::numeric_limits<std::uint32_t>::max());
-  std::optional<std::uint64_t> generation = environment::number("OSTLER_GENERATION");
-
-  explicit state(std::initializer_list<int> stop_signals) : stop(stop_signals) {}
-};
 
 namespace {
 
@@ -58,7 +43,43 @@ std::string_view cut(std::string_view text, std::size_t most) {
   return text.substr(0, most);
 }
 
+// Without a limit for silence nobody looks for it; it is only seen in time that the work is over.
+constexpr std::chrono::seconds kUsualBeat{5};
+
+// A quarter of what the manager tolerates.
+std::chrono::nanoseconds beat_every(std::optional<worker::microseconds> heartbeat_interval) {
+  if (!heartbeat_interval) return kUsualBeat;
+  return std::max<std::chrono::nanoseconds>(*heartbeat_interval / 2, std::chrono::milliseconds(1));
+}
+
 }  // namespace
+
+ChannelEvents::ChannelEvents(const Channel& channel, const Scoreboard& scoreboard) {
+  if (!channel.connected()) return;
+  epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
+  if (epoll_ < 0) throw std::system_error(errno, std::generic_category(), "create an epoll set");
+  for (const int each : {channel.fd(), scoreboard.timer_fd()}) {
+    epoll_event event{.events = EPOLLIN, .data = {}};
+    if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, each, &event) != 0) {
+      const int error = errno;
+      ::close(epoll_);
+      throw std::system_error(error, std::generic_category(), "watch the channel to the manager");
+    }
+  }
+}
+
+ChannelEvents::~ChannelEvents() {
+  if (epoll_ >= 0) ::close(epoll_);
+}
+
+void ChannelEvents::forget(const Channel& channel) noexcept {
+  ::epoll_ctl(epoll_, EPOLL_CTL_DEL, channel.fd(), nullptr);
+}
+
+worker::state::state(std::initializer_list<int> stop_signals)
+    : stop(stop_signals),
+      scoreboard(channel, beat_every(heartbeat_interval),
+                 environment::take_number(OSTLER_ENV_RECYCLE_REQUESTS).value_or(0)) {}
 
 worker::worker(std::initializer_list<int> stop_signals)
     : state_(std::make_unique<state>(stop_signals)) {}
@@ -115,6 +136,7 @@ bool worker::status(std::string_view text) const noexcept {
 }
 
 bool worker::heartbeat() const noexcept {
+  state_->scoreboard.beat();
   return state_->notifier.send("WATCHDOG=1", Notifier::Wait::kNotAtAll);
 }
 
@@ -136,6 +158,42 @@ bool worker::extend_timeout(microseconds time) const noexcept {
     return false;
   }
   return state_->notifier.send(Message("EXTEND_TIMEOUT_USEC=", time.count()));
+}
+
+int worker::channel_fd() const noexcept {
+  if (!state_->watched.exchange(true)) state_->scoreboard.watch();
+  return state_->events.fd();
+}
+
+channel_message worker::receive() const noexcept {
+  state_->scoreboard.tick();
+  bool ended = false;
+  const auto message = state_->channel.receive(ended);
+  // The kernel's signal tells of the manager's death.
+  if (ended) state_->events.forget(state_->channel);
+  if (message.what == channel_message::kind::may_accept) state_->may_accept = true;
+  return message;
+}
+
+bool worker::may_accept() const noexcept {
+  return state_->may_accept;
+}
+
+void worker::connection_opened() const noexcept {
+  state_->scoreboard.connection_opened();
+}
+
+void worker::connection_closed() const noexcept {
+  state_->scoreboard.connection_closed();
+}
+
+in_flight::in_flight(const worker& worker, std::string_view what, bool is_private) noexcept
+    : in_flight(worker, what, {}, is_private) {}
+
+in_flight::in_flight(const worker& worker, std::string_view method, std::string_view target,
+                     bool is_private) noexcept
+    : board_(worker.state_->scoreboard), is_private_(is_private) {
+  board_.begin(*this, method, target);
 }
 
 int worker::stop_fd() const noexcept {

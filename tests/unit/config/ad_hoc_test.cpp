@@ -119,13 +119,29 @@ TEST_CASE("--set goes with the ad-hoc form too") {
             load_options(stable.host, {}, {"app"}, options).config.pools.at("app").workers) == 2);
 }
 
+TEST_CASE("options about how workers serve and are looked after") {
+  const Stable stable;
+  const Options options{{"listen", "tcp://:0"},      {"worker-class", "threads"},
+                        {"worker-threads", "8"},     {"worker-trusted-proxies", "127.0.0.1,unix"},
+                        {"recycle-requests", "100"}, {"health-exec", "app --check {slot}"},
+                        {"health-interval", "5s"},   {"warmup", "GET /a,b"},
+                        {"warmup", "GET /c"}};
+  const Loaded loaded = load_options(stable.host, options, {"app"}, {});
+  CHECK(texts(loaded.faults) == Lines{});
+  const Pool& pool = loaded.config.pools.at("app");
+  CHECK(pool.worker.worker_class == WorkerClass::kThreads);
+  CHECK(pool.worker.threads == 8);
+  CHECK(pool.worker.trusted_proxies == Lines{"127.0.0.1", "unix"});
+  CHECK(pool.recycle.requests == 100U);
+  CHECK(pool.health->exec == Lines{"app", "--check", "{slot}"});
+  CHECK(pool.warmup == std::vector<ProbeRequest>{{"GET", "/a,b"}, {"GET", "/c"}});
+}
+
 TEST_CASE("options of what is not available yet are refused by name") {
   const Stable stable;
   for (const Options& options :
        {Options{{"accept", "reuseport"}}, Options{{"spawn", "template"}},
-        Options{{"recycle-requests", "5"}}, Options{{"recycle", "off"}},
-        Options{{"dispatch", "random"}}, Options{{"timeouts-request", "5s"}},
-        Options{{"limits-memory", "1G"}}, Options{{"worker-class", "sync"}}}) {
+        Options{{"dispatch", "random"}}, Options{{"limits-memory", "1G"}}}) {
     CAPTURE(options.front().first);
     const Lines lines = faults(stable, options);
     REQUIRE(lines.size() == 1);
@@ -153,10 +169,22 @@ TEST_CASE("the list of options") {
                        "umask",
                        "accept",
                        "socket-protocol",
+                       "worker-class",
+                       "worker-threads",
+                       "worker-connections",
+                       "worker-keepalive",
+                       "worker-header-limit",
+                       "worker-body-limit",
+                       "worker-header-timeout",
+                       "worker-body-timeout",
+                       "worker-write-timeout",
+                       "worker-access-log",
+                       "worker-trusted-proxies",
                        "spawn",
                        "ready",
                        "timeouts-start",
                        "timeouts-heartbeat",
+                       "timeouts-request",
                        "timeouts-stop",
                        "stop-signal",
                        "replace-surge",
@@ -166,6 +194,19 @@ TEST_CASE("the list of options") {
                        "restart-backoff-max",
                        "restart-burst",
                        "restart-reset-after",
+                       "recycle",
+                       "recycle-requests",
+                       "recycle-requests-jitter",
+                       "recycle-lifetime",
+                       "recycle-lifetime-jitter",
+                       "recycle-memory",
+                       "health",
+                       "health-request",
+                       "health-exec",
+                       "health-interval",
+                       "health-timeout",
+                       "health-failures",
+                       "warmup",
                        "output",
                        "socket",
                        "log-level",

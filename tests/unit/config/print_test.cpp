@@ -122,7 +122,10 @@ class RandomConfig {
     if (maybe()) pool.workers = number(0, 10000);
     pool.ready.mode = static_cast<ReadyMode>(number(0, 2));
     if (pool.ready.mode == ReadyMode::kAfter) pool.ready.after = duration();
-    pool.timeouts = {duration(), maybe() ? std::optional(duration()) : std::nullopt, duration()};
+    pool.timeouts = {duration(), maybe() ? std::optional(duration()) : std::nullopt,
+                     maybe() ? std::optional(duration()) : std::nullopt, duration()};
+    pool.worker = make_worker_settings();
+    add_care(pool);
     pool.stop_signal = kSignals[static_cast<std::size_t>(number(0, 6))];
     pool.replace.surge = maybe() ? Surge{number(1, 100), true} : Surge{number(1, 10000), false};
     pool.replace.settle = maybe() ? Duration(0) : duration();
@@ -134,6 +137,55 @@ class RandomConfig {
     pool.output.mode = static_cast<OutputMode>(number(0, 3));
     if (pool.output.mode == OutputMode::kFile) pool.output.path = path();
     return pool;
+  }
+
+  template <class T>
+  std::optional<T> maybe_some(T value) {
+    return maybe() ? std::optional(std::move(value)) : std::nullopt;
+  }
+
+  std::uint64_t size() {
+    return static_cast<std::uint64_t>(number(1, 1000)) << (maybe() ? 0U : maybe() ? 10U : 21U);
+  }
+
+  WorkerSettings make_worker_settings() {
+    WorkerSettings worker;
+    if (maybe()) return worker;
+    worker.worker_class = maybe_some(static_cast<WorkerClass>(number(0, 2)));
+    const bool threads = !worker.worker_class || *worker.worker_class == WorkerClass::kThreads;
+    if (threads) worker.threads = maybe_some(number(1, 64));
+    worker.connections = maybe_some(number(1, 1'000'000));
+    worker.keepalive = maybe_some(maybe() ? Duration(0) : duration());
+    worker.header_limit = maybe_some(static_cast<std::uint64_t>(number(256, 1 << 20)));
+    worker.body_limit = maybe_some(size());
+    worker.header_timeout = maybe_some(duration());
+    worker.body_timeout = maybe_some(duration());
+    worker.write_timeout = maybe_some(duration());
+    worker.access_log = maybe_some(static_cast<AccessLog>(number(0, 2)));
+    if (maybe()) worker.trusted_proxies = Lines{"::1", "10.0.0.0/8", "unix"};
+    return worker;
+  }
+
+  void add_care(Pool& pool) {
+    if (maybe()) pool.recycle.requests = static_cast<std::uint64_t>(number(1, 1000000000));
+    if (pool.recycle.requests && maybe()) pool.recycle.requests_jitter = 1;
+    if (maybe()) pool.recycle.lifetime = duration();
+    if (pool.recycle.lifetime && maybe()) pool.recycle.lifetime_jitter = duration();
+    if (maybe()) pool.recycle.memory = size();
+    const bool serves_http =
+        !pool.listen.empty() && pool.socket_protocol == SocketProtocol::kSystemd;
+    if (serves_http && maybe()) pool.warmup = {{"GET", "/"}, {"POST", "/a?b=\"c\"#{x}"}};
+    if (maybe()) return;
+    Health& health = pool.health.emplace();
+    if (serves_http && maybe()) {
+      health.request = ProbeRequest{"GET", "/healthz"};
+    } else {
+      health.exec = {"app", text()};
+      health.executable = stable_.scratch / "bin/app";
+    }
+    health.timeout = duration();
+    health.interval = health.timeout + duration();
+    health.failures = number(1, 1000);
   }
 
   std::mt19937 random_;
@@ -184,6 +236,7 @@ TEST_CASE("defaults are filled in, and files stay where they are") {
             "    timeouts:\n"
             "      start: 1m\n"
             "      heartbeat: 30s\n"
+            "      request: off\n"
             "      stop: 5s\n"
             "    stop_signal: TERM\n"
             "    replace:\n"
@@ -195,6 +248,9 @@ TEST_CASE("defaults are filled in, and files stay where they are") {
             "      backoff_max: 30s\n"
             "      burst: 5\n"
             "      reset_after: 10s\n"
+            "    recycle: off\n"
+            "    health: off\n"
+            "    warmup: []\n"
             "    output: forward\n");
   check_round_trip(stable, loaded.config);
 }

@@ -35,13 +35,13 @@ void collect(const SchemaCheck& check, const json& part, const std::string& pref
              std::set<std::string>& out) {
   for (const auto& [name, property] : part.at("properties").items()) {
     const json& target = check.resolved(property);
-    const bool map = target.contains("properties") && !property.contains("$ref") &&
-                     !property.contains("default");
-    if (map) {
+    const bool map = target.contains("properties") && !property.contains("$ref");
+    // One that can be off as a whole is a key of its own as well.
+    const bool may_be_off = property.value("default", json()) == "off";
+    if (map && (may_be_off || !property.contains("default"))) {
       collect(check, target, prefix + name + ".", out);
-    } else {
-      out.insert(prefix + name);
     }
+    if (!map || property.contains("default")) out.insert(prefix + name);
   }
 }
 
@@ -111,10 +111,30 @@ constexpr std::array<std::string_view, 62> kValues = {
 // Where the schema takes more than the loader: for these keys it is a coarser net, and of these
 // spellings JSON has only the value.
 bool is_coarse(std::string_view key, std::string_view value) {
-  static const std::set<std::string_view> kKeys = {
-      "timeouts.start",      "timeouts.heartbeat",  "timeouts.stop", "restart.backoff",
-      "restart.backoff_max", "restart.reset_after", "umask",         "control.mode",
-      "listen.mode",         "control.group",       "command",       "listen.v6only"};
+  static const std::set<std::string_view> kKeys = {"timeouts.start",
+                                                   "timeouts.heartbeat",
+                                                   "timeouts.stop",
+                                                   "restart.backoff",
+                                                   "restart.backoff_max",
+                                                   "restart.reset_after",
+                                                   "umask",
+                                                   "control.mode",
+                                                   "listen.mode",
+                                                   "control.group",
+                                                   "command",
+                                                   "listen.v6only",
+                                                   "timeouts.request",
+                                                   "worker.header_limit",
+                                                   "worker.body_limit",
+                                                   "worker.header_timeout",
+                                                   "worker.body_timeout",
+                                                   "worker.write_timeout",
+                                                   "worker.trusted_proxies",
+                                                   "recycle.lifetime",
+                                                   "recycle.memory",
+                                                   "health.exec",
+                                                   "health.interval",
+                                                   "health.timeout"};
   return kKeys.contains(key) || value == "0660" || value == "1e3" ||
          (key == "output" && value.empty());
 }
@@ -122,8 +142,8 @@ bool is_coarse(std::string_view key, std::string_view value) {
 // Where the loader takes more: text that happens to look like a number or a truth value, which the
 // schema wants in quotes.
 bool needs_quotes(std::string_view name, const json& value) {
-  static const std::set<std::string_view> kTexts = {"directory", "env_file", "socket", "command",
-                                                    "name",      "user",     "group"};
+  static const std::set<std::string_view> kTexts = {
+      "directory", "env_file", "socket", "command", "name", "user", "group", "exec", "health.exec"};
   return kTexts.contains(name) && value.is_primitive() && !value.is_string();
 }
 

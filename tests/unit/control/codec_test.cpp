@@ -24,9 +24,12 @@ WorkerView some_worker() {
   worker.generation = 1;
   worker.state = "ready";
   worker.uptime = 12.4;
+  worker.worker_class = "threads";
   worker.requests = 460;
-  worker.active = 0;
+  worker.active = 1;
   worker.connections = 3;
+  worker.busy = 1.5;
+  worker.serving = {{"GET /slow", 1.25}};
   worker.memory = 5242880;
   worker.cpu = 0.31;
   return worker;
@@ -72,7 +75,8 @@ TEST_CASE("a status is the documented JSON, in the documented order") {
         R"("backlog_limit":2048}],)"
         R"("requests":1834,"restarts":0,"reloads":0,"rollout":null,"backing_off":null,)"
         R"("last_error":null,"workers":[{"worker":"web.0","slot":0,"pid":4243,"generation":1,)"
-        R"("state":"ready","uptime":12.4,"requests":460,"active":0,"connections":3,)"
+        R"("state":"ready","uptime":12.4,"class":"threads","requests":460,"active":1,)"
+        R"("connections":3,"busy":1.5,"serving":[{"request":"GET /slow","seconds":1.25}],)"
         R"("memory":5242880,"cpu":0.31,"heartbeat_age":null,"status":null}]}}})");
 }
 

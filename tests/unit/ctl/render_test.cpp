@@ -31,7 +31,8 @@ TEST_CASE("status: the manager, its pools, their workers") {
       "draining": 1, "listeners": [{"address": "tcp://127.0.0.1:8080"}, {"address": "unix:/w"}],
       "restarts": 10, "reloads": 0, "last_error": null, "workers": [
       {"worker": "web.0", "slot": 0, "pid": 4243, "generation": 1, "state": "ready",
-       "uptime": 12.4, "memory": 5242880, "cpu": 0.31, "status": "serving"},
+       "uptime": 12.4, "memory": 5242880, "cpu": 0.31, "requests": 460, "connections": 3, "active": 3,
+       "serving": [{"request": "GET /slow", "seconds": 1.25}], "status": "serving"},
       {"worker": "web.10", "slot": 10, "pid": 99, "generation": 12, "state": "draining",
        "uptime": 7475, "memory": null, "cpu": null, "status": null}]},
     "mailer": {"state": "stopped", "generation": 1, "target": 0, "ready": 0, "starting": 0,
@@ -43,9 +44,9 @@ POOL    STATE    READY/TARGET  STARTING  DRAINING  GEN  RESTARTS  RELOADS  LISTE
 mailer  stopped           0/0         0         0    1         0        0  -
 web     running           2/2         0         1    1        10        0  tcp://127.0.0.1:8080 unix:/w
 
-WORKER   PID  GEN  STATE     UPTIME    CPU   MEMORY  STATUS
-web.0   4243    1  ready        12s  0.31s  5.0 MiB  serving
-web.10    99   12  draining   2h04m      -        -  -
+WORKER   PID  GEN  STATE     UPTIME    CPU   MEMORY  REQUESTS  CONNS  SERVING            STATUS
+web.0   4243    1  ready        12s  0.31s  5.0 MiB       460      3  GET /slow 1.2s +2  serving
+web.10    99   12  draining   2h04m      -        -         -      -  -                  -
 )");
 }
 
@@ -89,9 +90,9 @@ TEST_CASE("status: members of the wrong type, or none, are shown as dashes") {
 POOL  STATE  READY/TARGET  STARTING  DRAINING  GEN  RESTARTS  RELOADS  LISTEN
 web   -               -/-         -         -    -         -        -  -
 
-WORKER  PID  GEN  STATE  UPTIME  CPU  MEMORY  STATUS
--         -    -  -           -    -       -  -
--         -    -  -           -    -       -  -
+WORKER  PID  GEN  STATE  UPTIME  CPU  MEMORY  REQUESTS  CONNS  SERVING  STATUS
+-         -    -  -           -    -       -         -      -  -        -
+-         -    -  -           -    -       -         -      -  -        -
 )");
 }
 

@@ -10,9 +10,12 @@
 //     finish_what_is_in_flight();
 //   }
 //
-// Everything here is what systemd defined (sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3)),
-// so such a program runs under ostlerd, under systemd, and by itself. An object of this class
-// starts no thread and no timer: it causes no wake-up.
+// All of that is what systemd defined (sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3)), so
+// such a program runs under ostlerd, under systemd, and by itself. Under ostlerd there is a private
+// channel as well, over which requests in flight are seen, and connections come (channel_fd()). An
+// object of this class starts no thread, and causes no wake-up while there is no work.
+//
+// Programs that want the loop, too: <ostler/http.hpp>, and <ostler/serve.hpp> for other protocols.
 #pragma once
 
 #include <csignal>
@@ -29,6 +32,10 @@
 
 namespace ostler {
 
+class Scoreboard;
+class worker;
+struct worker_internals;
+
 // One socket that the manager opened and every worker of the pool shares. What is set on it
 // (O_NONBLOCK, socket options, shutdown(2)) is set for all of them: close it, never shut it down.
 // A descriptor in an epoll(7) set must be removed with EPOLL_CTL_DEL before it is closed; closing
@@ -36,6 +43,57 @@ namespace ostler {
 struct listener {
   int fd = -1;       // close-on-exec; the program's to close
   std::string name;  // as in the manager's configuration; "unknown" if it gave none
+};
+
+// What the manager sent over the channel of its own (OSTLER_CHANNEL_FD).
+struct channel_message {
+  enum class kind {
+    nothing,     // there is no message now
+    connection,  // one to serve
+    may_accept   // the warm-up is over: begin to accept
+  };
+  kind what = kind::nothing;
+  int fd = -1;  // of the connection: a stream socket, close-on-exec; the program's to close
+  bool is_private = false;  // the manager's own, for a health check or a warm-up
+};
+
+// A request being served, from the constructor to the destructor: it is counted and named on the
+// worker's scoreboard, where the manager sees it, and it is what `timeouts.request` limits. Costs
+// no system call. May begin and end in any thread, also in different ones. Cheap, but neither
+// copied nor moved: keep it in a std::optional where that is needed. The worker must outlive it.
+class in_flight {
+ public:
+  using nanoseconds = std::chrono::nanoseconds;
+
+  // `what`, a method and a path or the like, is for people; it is copied. A private one (see
+  // channel_message) is shown but not counted among those that were answered.
+  in_flight(const worker& worker, std::string_view what, bool is_private = false) noexcept;
+  in_flight(const worker& worker, std::string_view method, std::string_view target,
+            bool is_private) noexcept;
+  ~in_flight();
+  in_flight(const in_flight&) = delete;
+  in_flight& operator=(const in_flight&) = delete;
+
+  // A sign of progress, for a handler that holds its thread for long.
+  void progress() noexcept;
+
+  // It may take that long from now on, whatever the limits say. Say it again if more is needed.
+  void extend(nanoseconds time) noexcept;
+
+  // Time that was spent waiting for the client does not count as the worker's.
+  void discount(nanoseconds time) noexcept;
+
+ private:
+  friend class Scoreboard;
+
+  Scoreboard& board_;
+  bool is_private_;
+  bool overflowed_ = false;   // there was no entry free at its start
+  int entry_ = -1;            // on the scoreboard
+  std::uint64_t number_ = 0;  // among those that overflowed
+  std::uint64_t start_ = 0;
+  std::uint64_t until_ = 0;
+  std::string text_;  // while it waits for an entry
 };
 
 // Who this process is to its manager, and what the two have to tell each other.
@@ -122,6 +180,24 @@ class worker {
   // before the time is over if more is needed. Nothing is sent (EINVAL) if `time` is not positive.
   bool extend_timeout(microseconds time) const noexcept;
 
+  // Readable when the manager has sent something or wants to see that the loop runs: then call
+  // receive() until there is nothing. -1 without a manager that has a channel. It is not to be read
+  // or closed. A program that asks for it says with that that it waits for it in its loop, as it
+  // does for stop_fd(): while it has requests in_flight, it is held to `timeouts.heartbeat` and
+  // `timeouts.request` from then on, and needs no heartbeat().
+  [[nodiscard]] int channel_fd() const noexcept;
+
+  // Does not block. Anything malformed is dropped.
+  [[nodiscard]] channel_message receive() const noexcept;
+
+  // False as long as this worker is to be warmed up: it says ready() all the same, serves the
+  // connections that it receives, and accepts none before it received `may_accept`.
+  [[nodiscard]] bool may_accept() const noexcept;
+
+  // For the counters that the manager shows. What receive() gave as private is not counted.
+  void connection_opened() const noexcept;
+  void connection_closed() const noexcept;
+
   // Readable once this process was asked to stop. Wait for it with poll(2) or epoll(7). It is an
   // eventfd(2), non-blocking, and stays readable until read; then it becomes readable again with
   // the next stop signal. It belongs to this object.
@@ -136,6 +212,8 @@ class worker {
   [[nodiscard]] int stop_requests() const noexcept;
 
  private:
+  friend struct worker_internals;
+  friend class in_flight;
   struct state;
   std::unique_ptr<state> state_;
 };

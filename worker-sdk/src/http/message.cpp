@@ -60,9 +60,8 @@ const std::string& http_date() {
   return date;
 }
 
-}  // namespace
-
-Message to_message(response response, const request& to, bool keep_alive) {
+// All but what is about the body.
+Message make_head(const response& response, const request& to, bool keep_alive) {
   if (static_cast<unsigned>(response.status) < 200 ||
       static_cast<unsigned>(response.status) > 999) {
     throw std::invalid_argument("the response's status is " +
@@ -78,12 +77,50 @@ Message to_message(response response, const request& to, bool keep_alive) {
     message.insert(name, value);
   }
   message.keep_alive(keep_alive);
-  if (response.status == status::no_content || response.status == status::not_modified) {
-    return message;
+  return message;
+}
+
+std::string text_of(const Message& message) {
+  const auto version = message.version();
+  std::string text = "HTTP/" + std::to_string(version / 10) + "." + std::to_string(version % 10) +
+                     " " + std::to_string(message.result_int()) + " ";
+  text.append(message.reason().data(), message.reason().size()).append("\r\n");
+  for (const auto& each : message) {
+    text.append(each.name_string().data(), each.name_string().size()).append(": ");
+    text.append(each.value().data(), each.value().size()).append("\r\n");
   }
+  return text.append("\r\n");
+}
+
+bool may_have_body(status status) {
+  return status != status::no_content && status != status::not_modified;
+}
+
+}  // namespace
+
+Message to_message(response response, const request& to, bool keep_alive) {
+  Message message = make_head(response, to, keep_alive);
+  if (!may_have_body(response.status)) return message;
   message.content_length(response.body.size());
   if (to.method() != verb::head) message.body() = std::move(response.body);
   return message;
+}
+
+StreamHead to_stream_head(const response& response, const request& to, bool keep_alive) {
+  using Kind = BodyFraming::Kind;
+  Kind kind = Kind::kLength;
+  if (!response.stream_length) kind = to.version() >= 11 ? Kind::kChunked : Kind::kUntilClose;
+  StreamHead head;
+  head.keep_alive = keep_alive && kind != Kind::kUntilClose;
+  head.has_body = may_have_body(response.status) && to.method() != verb::head;
+  head.framing = BodyFraming(kind, response.stream_length);
+  Message message = make_head(response, to, head.keep_alive);
+  if (may_have_body(response.status)) {
+    if (response.stream_length) message.content_length(*response.stream_length);
+    if (kind == Kind::kChunked) message.chunked(true);
+  }
+  head.text = text_of(message);
+  return head;
 }
 
 response refusal(status status) {

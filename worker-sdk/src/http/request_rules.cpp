@@ -5,7 +5,7 @@
 
 namespace ostler::http {
 
-std::optional<status> fault_of(const request& asked) {
+std::optional<status> fault_of(const request::message_type& asked) {
   using boost::beast::iequals;
   const bool newer = asked.version() >= 11;
   // RFC 9112 section 3.2.

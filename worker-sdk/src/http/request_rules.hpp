@@ -8,6 +8,6 @@
 namespace ostler::http {
 
 // The status with which to refuse a request of which the header was read; none if it is in order.
-std::optional<status> fault_of(const request& asked);
+std::optional<status> fault_of(const request::message_type& asked);
 
 }  // namespace ostler::http

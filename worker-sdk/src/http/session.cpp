@@ -1,24 +1,30 @@
 #include "http/session.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
-#include <string>
+#include <stdexcept>
 #include <string_view>
 #include <utility>
 #include <variant>
 
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/write.hpp>
 
+#include "http/access_log.hpp"
 #include "http/request_rules.hpp"
-#include "http/server.hpp"
+#include "serving/program.hpp"
 
 namespace ostler::http {
 namespace {
 
+namespace asio = boost::asio;
 namespace beast = boost::beast;
 using std::chrono::seconds;
 
@@ -45,28 +51,50 @@ std::string_view text_of(const beast::flat_buffer& buffer) {
   return {static_cast<const char*>(data.data()), data.size()};
 }
 
+std::string_view view(beast::string_view text) {
+  return {text.data(), text.size()};
+}
+
 // Some clients send an empty line after a body; RFC 9112 section 2.2.
 void skip_empty_lines(beast::flat_buffer& buffer) {
   while (text_of(buffer).starts_with("\r\n")) buffer.consume(2);
 }
 
+// Whether the request line ends in a version of HTTP, whichever; RFC 9112 section 2.3.
+bool names_version(std::string_view header) {
+  constexpr std::string_view kForm = "HTTP/0.0";
+  const auto line = header.substr(0, header.find("\r\n"));
+  if (line.size() < kForm.size()) return false;
+  const auto version = line.substr(line.size() - kForm.size());
+  return std::equal(kForm.begin(), kForm.end(), version.begin(), [](char wanted, char found) {
+    return wanted == '0' ? found >= '0' && found <= '9' : found == wanted;
+  });
+}
+
 }  // namespace
 
-Session::Session(Socket socket, Server& server)
-    : server_(server),
+Session::Session(Socket socket, const Service& service, serving::Origin origin)
+    : service_(service),
+      origin_(std::move(origin)),
       socket_(std::move(socket)),
       timer_(socket_.get_executor()),
-      buffer_(server.options().header_limit + kReadAhead),
-      scan_(server.options().header_limit) {}
+      buffer_(service.options.header_limit + kReadAhead),
+      scan_(service.options.header_limit) {
+  request_.peer_ = serving::text_of(origin_.peer);
+  request_.is_private_ = origin_.is_private;
+  request_.stop_token_ = service_.engine.stop_token();
+  request_.session_ = this;
+}
+
+// --- Reading a request ---------------------------------------------------------------------------
 
 void Session::await_request() {
   parser_.reset();
   skip_empty_lines(buffer_);
   if (buffer_.size() > 0) return read_header();
-  const auto& options = server_.options();
+  const auto& options = service_.options;
   // Without keep-alive this is the first request, which may take its time all the same.
-  enter(Phase::kIdle,
-        options.keepalive == options.keepalive.zero() ? options.header_timeout : options.keepalive);
+  enter(Phase::kIdle, service_.keeps_alive() ? options.keepalive : options.header_timeout);
   socket_.async_read_some(buffer_.prepare(kReadSize),
                           [self = shared_from_this()](const Error& error, std::size_t size) {
                             if (error) return self->close();
@@ -78,10 +106,11 @@ void Session::await_request() {
 void Session::read_header() {
   timed_out_ = false;
   parser_.emplace();
-  parser_->header_limit(server_.options().header_limit);
-  parser_->body_limit(server_.options().body_limit);
-  scan_ = HeaderScan(server_.options().header_limit);
-  enter(Phase::kReading, server_.options().header_timeout);
+  parser_->header_limit(service_.options.header_limit);
+  parser_->body_limit(service_.options.body_limit);
+  scan_ = HeaderScan(service_.options.header_limit);
+  enter(Phase::kReading, service_.options.header_timeout);
+  begun_ = deadline_ - service_.options.header_timeout;
   look_at_header();
 }
 
@@ -107,7 +136,11 @@ void Session::look_at_header() {
 
 void Session::on_header() {
   Error error;
-  buffer_.consume(parser_->put(buffer_.data(), error));
+  const auto used = parser_->put(buffer_.data(), error);
+  if (error == beast::http::error::bad_version && names_version(text_of(buffer_))) {
+    return refuse(status::http_version_not_supported);
+  }
+  buffer_.consume(used);
   if (error) return on_bad_read(error);
   const auto& asked = parser_->get();
   if (const auto fault = fault_of(asked)) return refuse(*fault);
@@ -121,7 +154,7 @@ void Session::on_header() {
 
 void Session::send_continue() {
   static constexpr char kContinue[] = "HTTP/1.1 100 Continue\r\n\r\n";
-  enter(Phase::kWriting, server_.options().write_timeout);
+  enter(Phase::kWriting, service_.options.write_timeout);
   asio::async_write(socket_, asio::buffer(kContinue, sizeof kContinue - 1),
                     [self = shared_from_this()](const Error& failed, std::size_t) {
                       if (failed) return self->close();
@@ -130,7 +163,7 @@ void Session::send_continue() {
 }
 
 void Session::read_body() {
-  enter(Phase::kReading, server_.options().body_timeout);
+  enter(Phase::kReading, service_.options.body_timeout);
   beast::http::async_read(
       socket_, buffer_, *parser_,
       [self = shared_from_this()](const Error& error, std::size_t) { self->on_body(error); });
@@ -157,73 +190,261 @@ void Session::on_bad_read(const Error& error) {
   refuse(status::bad_request);
 }
 
+// --- Calling the handler -------------------------------------------------------------------------
+
+std::string request::client() const {
+  if (session_ == nullptr) return peer_;
+  const std::string address = peer_.substr(0, peer_.rfind(':'));
+  const bool bracketed = address.starts_with('[') && address.ends_with(']');
+  return client_of(*this, bracketed ? address.substr(1, address.size() - 2) : address,
+                   session_->service_.proxies);
+}
+
+void request::extend(nanoseconds time) const noexcept {
+  if (session_ != nullptr && session_->mark_) session_->mark_->extend(time);
+}
+
+void request::progress() const noexcept {
+  if (session_ != nullptr && session_->mark_) session_->mark_->progress();
+}
+
 void Session::handle() {
   enter(Phase::kHandling, kNoLimit);
-  const auto& answer = server_.handler();
+  static_cast<request::message_type&>(request_) = parser_->release();
+  response_.reset();
+  failure_ = nullptr;
+  streamed_ = client_gone_ = false;
+  if (const auto* coroutine = std::get_if<async_handler>(&service_.handler)) {
+    return call_coroutine(*coroutine);
+  }
+  // The session is kept alive by what is to come, and nothing else is pending.
+  service_.engine.call([self = shared_from_this()] { self->call_handler(); },
+                       [self = shared_from_this()] { self->on_handled(); });
+}
+
+// In class threads on a thread of the pool.
+void Session::call_handler() noexcept {
+  mark_.emplace(service_.engine.worker(), view(request_.method_string()), view(request_.target()),
+                origin_.is_private);
   try {
-    if (const auto* coroutine = std::get_if<async_handler>(&answer)) {
-      return call_coroutine(*coroutine);
+    response_ = std::get<sync_handler>(service_.handler)(request_);
+    if (service_.engine.kind() != worker_class::async) {
+      if (const auto* write = std::get_if<stream>(&response_->stream)) block_on_stream(*write);
+      if (response_->upgrade) upgrade(*response_->upgrade);
     }
-    respond(std::get<sync_handler>(answer)(parser_->get()));
   } catch (...) {
-    on_handler_failed(std::current_exception());
+    failure_ = std::current_exception();
+  }
+  mark_.reset();
+}
+
+void Session::on_handled() {
+  if (upgraded_) return on_upgrade_ended(std::exchange(failure_, nullptr));
+  if (failure_) return on_failed(std::exchange(failure_, nullptr));
+  if (streamed_) return on_streamed();
+  try {
+    respond(std::move(*response_));
+  } catch (...) {
+    on_failed(std::current_exception());
   }
 }
 
 void Session::call_coroutine(const async_handler& answer) {
-  asio::co_spawn(socket_.get_executor(), answer(parser_->get()),
+  mark_.emplace(service_.engine.worker(), view(request_.method_string()), view(request_.target()),
+                origin_.is_private);
+  asio::co_spawn(socket_.get_executor(), answer(request_),
                  [self = shared_from_this()](std::exception_ptr error, response response) {
-                   if (error) return self->on_handler_failed(error);
                    try {
+                     if (error) std::rethrow_exception(error);
                      self->respond(std::move(response));
                    } catch (...) {
-                     self->on_handler_failed(std::current_exception());
+                     self->mark_.reset();
+                     self->on_failed(std::current_exception());
                    }
                  });
 }
 
-void Session::on_handler_failed(const std::exception_ptr& error) {
-  std::string reason = "an exception that is no std::exception";
-  try {
-    std::rethrow_exception(error);
-  } catch (const std::exception& known) {
-    reason = known.what();
-  } catch (...) {
-  }
-  const auto& asked = parser_->get();
-  std::fprintf(stderr, "%s %s: %s\n", std::string(asked.method_string()).c_str(),
-               std::string(asked.target().substr(0, kLoggedTarget)).c_str(), reason.c_str());
+void Session::on_failed(const std::exception_ptr& error) {
+  if (!client_gone_) complain(error);
+  // What was sent cannot be taken back: the client sees by the missing end that there was more.
+  if (streamed_) return close();
   respond(refusal(status::internal_server_error));
 }
 
+void Session::complain(const std::exception_ptr& error) const {
+  std::fprintf(stderr, "%s %s: %s\n", std::string(request_.method_string()).c_str(),
+               std::string(request_.target().substr(0, kLoggedTarget)).c_str(),
+               serving::reason_of(error).c_str());
+}
+
+// --- Answering -----------------------------------------------------------------------------------
+
 void Session::respond(response response) {
+  if (phase_ == Phase::kClosed) return mark_.reset();
+  if (const auto* write = std::get_if<async_stream>(&response.stream)) {
+    if (service_.engine.kind() != worker_class::async) {
+      throw std::logic_error("an async_stream can only be sent in class async");
+    }
+    head_ = to_stream_head(response, request_, may_keep_alive());
+    message_.result(response.status);
+    asio::co_spawn(socket_.get_executor(), run_stream(*write),
+                   [self = shared_from_this()](const std::exception_ptr& error) {
+                     self->mark_.reset();
+                     error ? self->on_failed(error) : self->on_streamed();
+                   });
+    return;
+  }
+  if (std::holds_alternative<stream>(response.stream)) {
+    throw std::logic_error("a stream that blocks can only be sent in the classes sync and threads");
+  }
+  if (response.upgrade) return upgrade(*response.upgrade);
+  mark_.reset();
+  write(to_message(std::move(response), request_, may_keep_alive()));
+}
+
+// In class threads on a thread of the pool.
+void Session::block_on_stream(const stream& write) {
+  head_ = to_stream_head(*response_, request_, may_keep_alive());
+  message_.result(response_->status);
+  BlockingWriter writer(socket_.native_handle(), service_.options.write_timeout, *mark_,
+                        head_.framing);
+  streamed_ = true;
+  try {
+    writer.send(head_.text);
+    if (!head_.has_body) return;
+    write(writer);
+    writer.finish();
+  } catch (...) {
+    client_gone_ = writer.failed();
+    throw;
+  }
+  head_.framing = writer.framing();
+}
+
+class Session::AsyncWriter : public async_body_writer {
+ public:
+  explicit AsyncWriter(Session& session) : session_(session) {}
+
+  asio::awaitable<void> write(std::string_view data) override {
+    if (data.empty()) co_return;
+    const auto frame = session_.head_.framing.frame(data);
+    const auto buffer = [](std::string_view text) {
+      return asio::buffer(text.data(), text.size());
+    };
+    const std::array<asio::const_buffer, 3> parts{buffer(frame.before()), buffer(data),
+                                                  buffer(frame.behind)};
+    co_await send(parts);
+  }
+
+  template <class Buffers>
+  asio::awaitable<void> send(Buffers buffers) {
+    session_.enter(Phase::kWriting, session_.service_.options.write_timeout);
+    const auto begin = Clock::now();
+    Error error;
+    co_await asio::async_write(session_.socket_, buffers,
+                               asio::redirect_error(asio::use_awaitable, error));
+    if (error) {
+      session_.client_gone_ = true;
+      throw boost::system::system_error(error, "send the body to the client");
+    }
+    if (session_.mark_) session_.mark_->discount(Clock::now() - begin);
+    session_.enter(Phase::kHandling, kNoLimit);
+  }
+
+ private:
+  Session& session_;
+};
+
+asio::awaitable<void> Session::run_stream(async_stream write) {
+  AsyncWriter writer(*this);
+  streamed_ = true;
+  co_await writer.send(asio::buffer(head_.text));
+  if (!head_.has_body) co_return;
+  co_await write(writer);
+  const auto end = head_.framing.end();
+  co_await writer.send(asio::buffer(end.data(), end.size()));
+}
+
+void Session::on_streamed() {
   if (phase_ == Phase::kClosed) return;
-  write(to_message(std::move(response), parser_->get(), may_keep_alive()));
+  log(message_.result_int(), head_.framing.written());
+  after_answer(head_.keep_alive);
+}
+
+// From here on the connection is the other protocol's.
+void Session::upgrade(const connection_handler& next) {
+  const bool is_async = service_.engine.kind() == worker_class::async;
+  if (!(is_async ? static_cast<bool>(next.async()) : static_cast<bool>(next.blocking()))) {
+    throw std::logic_error(is_async ? "in class async an upgrade has to be a coroutine"
+                                    : "only in class async an upgrade can be a coroutine");
+  }
+  // A client waits for the 101; RFC 9110 section 7.8. What it sent before was not for the other.
+  if (buffer_.size() > 0) throw std::runtime_error("the client sent more before it was upgraded");
+  // It has no request in flight any more, but what the handler marks.
+  mark_.reset();
+  upgraded_.emplace(service_.engine.worker(), std::move(socket_), request_.peer(),
+                    service_.engine.stop_token(), origin_.is_private);
+  if (!is_async) return next.blocking()(*upgraded_);
+  asio::co_spawn(service_.engine.executor(), next.async()(*upgraded_),
+                 [self = shared_from_this()](const std::exception_ptr& error) {
+                   self->on_upgrade_ended(error);
+                 });
+}
+
+void Session::on_upgrade_ended(const std::exception_ptr& error) {
+  if (error) complain(error);
+  close();
 }
 
 void Session::refuse(status status) {
-  write(to_message(refusal(status), parser_->get(), false));
+  if (parser_) static_cast<request::message_type&>(request_) = parser_->release();
+  write(to_message(refusal(status), request_, false));
 }
 
 bool Session::may_keep_alive() {
-  const auto keepalive = server_.options().keepalive;
-  if (!parser_->get().keep_alive() || keepalive == keepalive.zero()) return false;
-  if (!server_.draining()) return true;
+  if (!request_.keep_alive() || !service_.keeps_alive()) return false;
+  if (!service_.engine.draining()) return true;
   Error ignored;
   const bool pipelined = buffer_.size() > 0 || socket_.available(ignored) > 0;
   return pipelined && ++answered_while_draining_ <= kPipelinedWhileDraining;
 }
 
 void Session::write(Message message) {
-  const bool keep_alive = message.keep_alive();
   message_ = std::move(message);
-  enter(Phase::kWriting, server_.options().write_timeout);
-  beast::http::async_write(
-      socket_, message_, [self = shared_from_this(), keep_alive](const Error& error, std::size_t) {
-        if (error) return self->close();
-        keep_alive ? self->await_request() : self->linger();
-      });
+  enter(Phase::kWriting, service_.options.write_timeout);
+  beast::http::async_write(socket_, message_,
+                           [self = shared_from_this()](const Error& error, std::size_t) {
+                             if (error) return self->close();
+                             self->log(self->message_.result_int(), self->message_.body().size());
+                             self->after_answer(self->message_.keep_alive());
+                           });
 }
+
+void Session::after_answer(bool keep_alive) {
+  keep_alive ? await_request() : linger();
+}
+
+void Session::log(unsigned status, std::uint64_t bytes) const {
+  const auto format = service_.options.access_log;
+  if (format == access_log::off || origin_.is_private) return;
+  const auto took = Clock::now() - begun_;
+  AccessEntry entry;
+  entry.time = std::chrono::system_clock::now() -
+               std::chrono::duration_cast<std::chrono::system_clock::duration>(took);
+  entry.duration = took;
+  const std::string client = request_.client();
+  entry.client = client;
+  entry.method = view(request_.method_string());
+  entry.target = view(request_.target());
+  entry.version = request_.version();
+  entry.status = status;
+  entry.bytes = bytes;
+  entry.user_agent = view(request_[field::user_agent]);
+  entry.referer = view(request_[field::referer]);
+  write_access_line(access_line(format, entry));
+}
+
+// --- The end -------------------------------------------------------------------------------------
 
 void Session::linger() {
   if (phase_ != Phase::kLingering) {
@@ -244,9 +465,9 @@ void Session::close() {
   if (phase_ == Phase::kClosed) return;
   phase_ = Phase::kClosed;
   Error ignored;
-  socket_.close(ignored);
+  upgraded_ ? upgraded_->socket().close(ignored) : socket_.close(ignored);
   timer_.cancel();
-  server_.on_session_end();
+  service_.engine.ended(origin_);
 }
 
 void Session::enter(Phase phase, Clock::duration limit) {
@@ -275,7 +496,7 @@ void Session::on_deadline() {
     case Phase::kIdle:
       // After a time without the CPU, the next request may lie in the socket already.
       if (socket_.available(ignored) > 0) {
-        return enter(Phase::kIdle, server_.options().header_timeout);
+        return enter(Phase::kIdle, service_.options.header_timeout);
       }
       return close();
     case Phase::kReading:

@@ -5,33 +5,42 @@
 // it, or after it was idle for the whole keep-alive period with nothing left to read: a client that
 // sends the next request when it has the answer to the last one never finds the connection closed
 // under it.
+//
+// It lives on the loop. In class threads the handler, and a stream that blocks, run on a thread of
+// the pool; meanwhile (kHandling) the loop leaves the connection alone.
 #pragma once
 
 #include <cstddef>
 
+#include <chrono>
 #include <exception>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/parser.hpp>
 
 #include "http/header_scan.hpp"
 #include "http/message.hpp"
-#include "http/net.hpp"
+#include "http/service.hpp"
 
 namespace ostler::http {
 
-class Server;
+using serving::Clock;
+using serving::Error;
+using serving::Socket;
 
-// Owned by its own pending operations, and ends when close() leaves none. Single-threaded.
+// Owned by its own pending operations, and ends when close() leaves none.
 class Session : public std::enable_shared_from_this<Session> {
  public:
-  // `server` outlives the session and is told once when it ends.
-  Session(Socket socket, Server& server);
+  // `service` outlives the session.
+  Session(Socket socket, const Service& service, serving::Origin origin);
   void start() { await_request(); }
 
  private:
+  friend class request;  // what its handler asks of it
+  class AsyncWriter;
   enum class Phase { kIdle, kReading, kHandling, kWriting, kLingering, kClosed };
 
   void await_request();
@@ -42,12 +51,24 @@ class Session : public std::enable_shared_from_this<Session> {
   void read_body();
   void on_body(const Error& error);
   void on_bad_read(const Error& error);
+
   void handle();
+  void call_handler() noexcept;
+  void on_handled();
   void call_coroutine(const async_handler& answer);
-  void on_handler_failed(const std::exception_ptr& error);
+  void on_failed(const std::exception_ptr& error);
+  void complain(const std::exception_ptr& error) const;
+
   void respond(response response);
+  void block_on_stream(const stream& write);
+  boost::asio::awaitable<void> run_stream(async_stream write);
+  void on_streamed();
+  void upgrade(const connection_handler& next);
+  void on_upgrade_ended(const std::exception_ptr& error);
   void refuse(status status);
   void write(Message message);
+  void after_answer(bool keep_alive);
+  void log(unsigned status, std::uint64_t bytes) const;
   void linger();
   void close();
 
@@ -56,9 +77,10 @@ class Session : public std::enable_shared_from_this<Session> {
   void wait_for_deadline();
   void on_deadline();
 
-  Server& server_;
+  const Service& service_;
+  const serving::Origin origin_;
   Socket socket_;
-  Timer timer_;
+  serving::Timer timer_;
   Phase phase_ = Phase::kIdle;
   Clock::time_point deadline_;
   int waits_ = 0;  // handlers of timer_ that are still to come
@@ -71,6 +93,17 @@ class Session : public std::enable_shared_from_this<Session> {
   // Of a request whose body comes in chunks: Beast adds the trailer to it, which may hold any name.
   std::optional<boost::beast::http::fields> header_;
   Message message_;
+
+  // The request that is being served, and what came of it.
+  request request_;
+  std::optional<in_flight> mark_;
+  std::optional<response> response_;
+  std::exception_ptr failure_;
+  StreamHead head_;
+  bool streamed_ = false;     // the head was sent, and no other answer can be
+  bool client_gone_ = false;  // that is why a stream ended
+  std::optional<connection> upgraded_;
+  Clock::time_point begun_;
 };
 
 }  // namespace ostler::http

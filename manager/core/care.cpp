@@ -1,0 +1,208 @@
+// Looks after workers that run: warm-up, health checks, a watch on their work, and their wear.
+//
+// What is hung is aborted; what is unhealthy or has served its time is marked, and replaced as by a
+// recycle, its successor ready first and within the surge budget.
+#include <algorithm>
+#include <utility>
+
+#include "core/limits.hpp"
+#include "core/machine.hpp"
+
+namespace ostler::core {
+namespace {
+
+// The shortest time in which a limit on the work of a worker can be exceeded.
+std::optional<Duration> shortest_limit(const PoolPlan& plan) {
+  if (!plan.heartbeat_timeout) return plan.request_timeout;
+  return std::min(*plan.heartbeat_timeout, plan.request_timeout.value_or(*plan.heartbeat_timeout));
+}
+
+void earlier(std::optional<Time>& time, Time other) {
+  time = time ? std::min(*time, other) : other;
+}
+
+}  // namespace
+
+// It says, or is seen, that it can serve: it is warmed up first, if it is to be.
+void Machine::can_serve(Pool& pool, Worker& worker) {
+  const PoolPlan& plan = pool.generations.at(worker.generation);
+  if (worker.care.warming) return;
+  if (plan.needs_channel && !worker.care.speaks) {
+    Failure failure;
+    failure.kind = FailureKind::kNoChannel;
+    return abort(pool, worker, failure);
+  }
+  if (plan.warmup == 0) return become_ready(pool, worker);
+  worker.care.warming = true;
+  act(Probe{worker.id, 0});
+}
+
+void Machine::on(const Probed& event) {
+  Pool* pool = nullptr;
+  Worker* worker = find(event.worker, &pool);
+  if (worker == nullptr || !worker->spawned) {
+    ++state_.ignored;
+    return;
+  }
+  if (!worker->active()) return;
+  touch(*pool);
+  event.warmup >= 0 ? on_warmed_up(*pool, *worker, event) : on_checked(*pool, *worker, event);
+}
+
+void Machine::on_warmed_up(Pool& pool, Worker& worker, const Probed& event) {
+  Care& care = worker.care;
+  if (worker.state != WorkerState::kStarting || !care.warming || event.warmup != care.warmed) {
+    ++state_.ignored;
+    return;
+  }
+  const bool excused = std::exchange(care.excused, false);
+  if (event.result != ProbeResult::kPassed) {
+    if (excused) return act(Probe{worker.id, care.warmed});
+    Failure failure;
+    failure.kind = FailureKind::kWarmup;
+    failure.stage = event.detail;
+    return abort(pool, worker, failure);
+  }
+  if (++care.warmed < pool.generations.at(worker.generation).warmup) {
+    return act(Probe{worker.id, care.warmed});
+  }
+  care.warming = false;
+  act(LetAccept{worker.id});
+  become_ready(pool, worker);
+}
+
+void Machine::on_checked(Pool& pool, Worker& worker, const Probed& event) {
+  const PoolPlan& plan = pool.generations.at(worker.generation);
+  if (!worker.care.probing || !plan.health) {
+    ++state_.ignored;
+    return;
+  }
+  worker.care.probing = false;
+  worker.care.probe_at = now_ + plan.health->interval;
+  const bool excused = std::exchange(worker.care.excused, false);
+  if (event.result == ProbeResult::kPassed) worker.care.failed_checks = 0;
+  if (event.result != ProbeResult::kFailed || excused) return;
+  Failure failure;
+  failure.kind = FailureKind::kUnhealthy;
+  failure.stage = event.detail;
+  failure.was_ready = true;
+  note(pool, worker, NoteKind::kHealthFailed, failure, ++worker.care.failed_checks);
+  if (worker.care.failed_checks < plan.health->failures) return;
+  // A reload that brings unhealthy workers has failed.
+  const bool on_trial = pool.rollout && !worker.proven && worker.generation == pool.rollout->to;
+  if (on_trial) return abort(pool, worker, failure);
+  pool.last_error = LastError{failure, worker.slot, worker.id, worker.generation, now_};
+  wear_out(pool, worker, Wear::kUnhealthy);
+}
+
+// It became ready: from now on it is looked after.
+void Machine::begin_care(const PoolPlan& plan, Worker& worker) {
+  Care& care = worker.care;
+  if (care.look_at) care.look_at = now_ + *shortest_limit(plan);  // from now on
+  if (plan.health) care.probe_at = now_ + spread(plan.health->interval, Duration::max());
+  if (plan.recycle.memory) {
+    care.measure_at = now_ + spread(limits::kMeasureEvery, Duration::max());
+  }
+  if (!plan.recycle.lifetime) return;
+  const auto jitter = static_cast<std::uint64_t>(plan.recycle.lifetime_jitter.count());
+  const std::uint64_t more = jitter == 0 ? 0 : random() % (jitter + 1);
+  care.expires_at = now_ + *plan.recycle.lifetime + Duration(static_cast<Duration::rep>(more));
+}
+
+// What is due for a worker that is ready.
+void Machine::take_care(Pool& pool, Worker& worker) {
+  if (state_.stopping || pool.removed) return;
+  const PoolPlan& plan = pool.generations.at(worker.generation);
+  Care& care = worker.care;
+  const auto due = [&](std::optional<Time>& time) {
+    if (!time || *time > now_) return false;
+    time.reset();
+    return true;
+  };
+  if (due(care.probe_at)) {
+    care.probing = true;
+    act(Probe{worker.id, -1});
+  }
+  if (due(care.look_at)) act(Look{worker.id, plan.heartbeat_timeout, plan.request_timeout});
+  if (due(care.measure_at)) act(Measure{worker.id});
+  if (due(care.expires_at)) wear_out(pool, worker, Wear::kLifetime);
+}
+
+// No limit can be exceeded sooner than the shortest one takes: nobody looks before that.
+void Machine::has_work(Pool& pool, Worker& worker) {
+  const auto limit = shortest_limit(pool.generations.at(worker.generation));
+  if (limit) look_again(pool, worker, now_ + *limit);
+}
+
+// This comes often, and changes nothing but the next look: no reason to reconcile the pool.
+void Machine::look_again(Pool& pool, Worker& worker, Time when) {
+  earlier(worker.care.look_at, when);
+  if (worker.ready()) earlier(pool.next_deadline, *worker.care.look_at);
+}
+
+void Machine::on(const Looked& event) {
+  Pool* pool = nullptr;
+  Worker* worker = find(event.worker, &pool);
+  if (worker == nullptr || !worker->spawned) {
+    ++state_.ignored;
+    return;
+  }
+  if (!worker->ready()) return;
+  if (event.awake) has_work(*pool, *worker);
+  for (const auto& [lasting, kind] : {std::pair(&event.request, FailureKind::kRequestTimeout),
+                                      std::pair(&event.silent, FailureKind::kSilent)}) {
+    if (!*lasting) continue;
+    const Lasting& work = **lasting;
+    const Duration lost = lost_since(work.since);
+    if (work.until + lost > now_) {
+      look_again(*pool, *worker, work.until + lost);
+      continue;
+    }
+    Failure failure;
+    failure.kind = kind;
+    failure.stage = work.what;
+    failure.after = std::max(Duration{0}, now_ - work.since - lost);
+    failure.was_ready = true;
+    touch(*pool);
+    return abort(*pool, *worker, failure);
+  }
+}
+
+// What a scoreboard tells of a time in which the manager stood still is held against nobody: the
+// worker may have stood still with it.
+Duration Machine::lost_since(Time since) const {
+  Duration lost{};
+  for (const Stall& stall : state_.stalls) lost += stall.woke >= since ? stall.lost : Duration{};
+  return lost;
+}
+
+void Machine::on(const Measured& event) {
+  Pool* pool = nullptr;
+  Worker* worker = find(event.worker, &pool);
+  if (worker == nullptr || !worker->spawned) {
+    ++state_.ignored;
+    return;
+  }
+  const auto limit = pool->generations.at(worker->generation).recycle.memory;
+  if (!worker->ready() || !limit) return;
+  touch(*pool);
+  worker->care.measure_at = now_ + limits::kMeasureEvery;
+  if (event.memory.value_or(0) <= *limit) return;
+  wear_out(*pool, *worker, Wear::kMemory, static_cast<std::int64_t>(*event.memory));
+}
+
+// It is replaced as soon as its pool can, but not before it serves: to start one after the other of
+// workers that are worn out by their own start would help nobody.
+void Machine::wear_out(Pool& pool, Worker& worker, Wear wear, std::int64_t value) {
+  if (worker.wear != Wear::kNone) return;
+  worker.wear = wear;
+  worker.recycle = worker.recycle || worker.ready();
+  note(pool, worker, NoteKind::kWorkerWorn, {}, value);
+}
+
+std::uint64_t Machine::draw_requests(const RecyclePlan& recycle) {
+  if (recycle.requests == 0 || recycle.requests_jitter == 0) return recycle.requests;
+  return recycle.requests + random() % (recycle.requests_jitter + 1);
+}
+
+}  // namespace ostler::core

@@ -1,0 +1,218 @@
+// What the core asks to know of running workers: their channel, their scoreboard, how they answer.
+#include <spdlog/spdlog.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <system_error>
+#include <utility>
+
+#include "runtime/check_program.hpp"
+#include "runtime/clock.hpp"
+#include "runtime/hang.hpp"
+#include "runtime/limits.hpp"
+#include "runtime/private_request.hpp"
+#include "runtime/runtime.hpp"
+
+namespace ostler::runtime {
+namespace {
+
+// A connection of the manager's own; `worker_end` is the other side.
+UniqueFd make_connection(UniqueFd& worker_end) {
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) return {};
+  worker_end = UniqueFd(ends[1]);
+  return UniqueFd(ends[0]);
+}
+
+std::string text_of(const config::ProbeRequest& request) {
+  return request.method + " " + request.target;
+}
+
+// A health check wants success. A warm-up request has done its work if the application answered it,
+// whatever it thought of the request.
+bool passes(int status, bool warmup) {
+  return status >= 200 && status < (warmup ? 500 : 400);
+}
+
+core::Lasting lasting(core::Time since, core::Time until, std::string what = {}) {
+  return {since, until, std::move(what)};
+}
+
+void keep_earlier(std::optional<core::Lasting>& kept, core::Lasting other) {
+  if (!kept || other.until < kept->until) kept = std::move(other);
+}
+
+}  // namespace
+
+void Runtime::start_channel(core::WorkerId worker, const Process& process) {
+  process.channel->start(
+      [this, worker](core::WorkerSign sign) {
+        if (sign == core::WorkerSign::kAwake) note_cpu(worker);
+        enqueue(core::WorkerSigned{worker, sign});
+      },
+      [this, worker, name = process.name(), pid = process.pid](const std::string& reason) {
+        spdlog::warn("{}[{}] sent {} on its channel, which is closed now", name, pid, reason);
+      });
+}
+
+// How much CPU a worker had used when it was last known to make progress.
+void Runtime::note_cpu(core::WorkerId worker) {
+  const auto found = processes_.find(worker);
+  if (found == processes_.end()) return;
+  found->second.cpu_at_beat = cpu_seconds(found->second.pid).value_or(0);
+}
+
+void Runtime::perform(const core::LetAccept& action) {
+  const auto found = processes_.find(action.worker);
+  if (found == processes_.end()) return;
+  if (const int error = found->second.channel->let_accept(); error != 0) {
+    spdlog::error("tell {}[{}] to accept: {}", found->second.name(), found->second.pid,
+                  std::generic_category().message(error));
+  }
+}
+
+void Runtime::perform(const core::Probe& action) {
+  const auto found = processes_.find(action.worker);
+  if (found == processes_.end()) return;  // its end is what comes next
+  const config::Pool& pool = found->second.launch->pool;
+  const auto index = static_cast<std::size_t>(action.warmup);
+  if (action.warmup >= 0) {
+    return probe_by_request(action, found->second, pool.warmup.at(index), pool.timeouts.start);
+  }
+  if (pool.health->request) {
+    return probe_by_request(action, found->second, *pool.health->request, pool.health->timeout);
+  }
+  probe_by_program(action, found->second);
+}
+
+void Runtime::probe_by_request(const core::Probe& action, Process& process,
+                               const config::ProbeRequest& request, core::Duration limit) {
+  const std::string what = text_of(request);
+  UniqueFd worker_end;
+  UniqueFd connection = make_connection(worker_end);
+  const int error = connection ? process.channel->hand_over(worker_end) : errno;
+  if (error != 0) {
+    return report(action, core::ProbeResult::kFailed,
+                  what + " could not be sent: " + std::generic_category().message(error));
+  }
+  ask_privately(context_, std::move(connection), request, limit,
+                [this, action, what, sent = now()](const PrivateAnswer& answer) {
+                  if (answer.late && action.warmup < 0 && was_busy(action.worker, sent)) {
+                    return report(action, core::ProbeResult::kBusy, "");
+                  }
+                  if (!answer.status) {
+                    return report(action, core::ProbeResult::kFailed, what + ": " + answer.fault);
+                  }
+                  const bool passed = passes(*answer.status, action.warmup >= 0);
+                  report(action, passed ? core::ProbeResult::kPassed : core::ProbeResult::kFailed,
+                         what + " was answered with " + std::to_string(*answer.status));
+                });
+}
+
+// A worker that does one thing at a time cannot answer while it serves a request that came before:
+// that it does not take too long is for other limits to see to.
+bool Runtime::was_busy(core::WorkerId worker, core::Time since) const {
+  const auto found = processes_.find(worker);
+  if (found == processes_.end()) return false;
+  const Scoreboard& scoreboard = found->second.channel->scoreboard();
+  if (scoreboard.figures(now()).worker_class != OSTLER_CLASS_SYNC) return false;
+  const auto requests = scoreboard.in_flight(now());
+  return !requests.empty() && requests.front().since < since;
+}
+
+void Runtime::probe_by_program(const core::Probe& action, const Process& process) {
+  WorkerPlace place{process.pool, process.slot, process.generation, notify_.path(),
+                    options_.environment};
+  SpawnRequest request = make_check_request(*process.launch, place, process.pid);
+  if (!request.umask) request.umask = options_.umask;
+  request.open_files = options_.open_files;
+  run_check(context_, children_, std::move(request), process.name(),
+            process.launch->pool.health->timeout, [this, action](const std::string& fault) {
+              report(action,
+                     fault.empty() ? core::ProbeResult::kPassed : core::ProbeResult::kFailed,
+                     fault);
+            });
+}
+
+void Runtime::report(const core::Probe& action, core::ProbeResult result,
+                     const std::string& detail) {
+  enqueue(core::Probed{action.worker, action.warmup, result, detail});
+}
+
+void Runtime::perform(const core::Look& action) {
+  const auto found = processes_.find(action.worker);
+  if (found == processes_.end()) return;
+  const core::Time at = now();
+  const Scoreboard& scoreboard = found->second.channel->scoreboard();
+  const Figures figures = scoreboard.figures(at);
+  core::Looked looked;
+  looked.worker = action.worker;
+  looked.awake = figures.awake;
+  // As long as a request has asked for more time, the loop that may be serving it has it as well.
+  core::Time granted{};
+  for (const InFlight& request : scoreboard.in_flight(at)) {
+    const core::Time until = request.until.value_or(core::Time{});
+    granted = std::max(granted, until);
+    if (action.request) {
+      keep_earlier(
+          looked.request,
+          lasting(request.since, std::max(request.since + *action.request, until), request.what));
+    }
+    if (action.heartbeat && request.progress) {
+      keep_earlier(looked.silent,
+                   lasting(*request.progress,
+                           std::max(*request.progress + *action.heartbeat, until), request.what));
+    }
+  }
+  if (action.heartbeat && figures.active > 0 && figures.beat != core::Time{}) {
+    keep_earlier(looked.silent,
+                 lasting(figures.beat, std::max(figures.beat + *action.heartbeat, granted)));
+  }
+  if (!looked.silent || looked.silent->until > at) note_cpu(action.worker);
+  enqueue(std::move(looked));
+}
+
+void Runtime::perform(const core::Measure& action) {
+  const auto found = processes_.find(action.worker);
+  if (found == processes_.end()) return;
+  found->second.usage = measure_usage(found->second.pid);
+  found->second.measured = now();
+  enqueue(core::Measured{action.worker, found->second.usage.memory});
+}
+
+// A worker is about to be killed. If its drain took too long, the requests it still has are lost.
+void Runtime::count_cut(core::WorkerId worker, const Process& process) {
+  const core::Worker* const known = core::find_worker(core_.state(), worker);
+  const bool overdue =
+      known != nullptr && known->fault && known->fault->kind == core::FailureKind::kStopTimeout;
+  if (!overdue) return;
+  auto& cut = cut_.try_emplace(process.pool, 0).first->second;
+  if (!process.channel->speaks()) {
+    cut.reset();
+  } else if (cut) {
+    *cut += process.channel->scoreboard().figures(now()).active;
+  }
+}
+
+// For the report on a worker that hangs: what it does, and which requests that ends.
+std::string Runtime::describe_hang(const Process& process) const {
+  const auto requests = process.channel->scoreboard().in_flight(now());
+  std::string text = what_it_does(process.pid, process.cpu_at_beat,
+                                  requests.empty() ? 0 : requests.front().thread);
+  for (std::size_t i = 0; i < requests.size() && i < limits::kRequestsNamed; ++i) {
+    const std::chrono::duration<double> lasted = now() - requests[i].since;
+    text += fmt::format("{}{} for {:.1f} s",
+                        i > 0          ? ", "
+                        : text.empty() ? "serving "
+                                       : ", serving ",
+                        requests[i].what, lasted.count());
+  }
+  if (requests.size() > limits::kRequestsNamed) {
+    text += fmt::format(" and {} more", requests.size() - limits::kRequestsNamed);
+  }
+  return text;
+}
+
+}  // namespace ostler::runtime

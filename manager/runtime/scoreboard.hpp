@@ -1,0 +1,58 @@
+// One worker's page of shared memory, as the manager sees it: read-only, and hostile.
+//
+// The page is the worker's to write (docs/worker-protocol.md). What is read from it are numbers and
+// text for people: each is read once, clamped, and never used as an index, a length or an address.
+// The memory is sealed against resizing, so that reading it cannot fail.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/ids.hpp"
+#include "ostler/protocol.h"
+#include "runtime/unique_fd.hpp"
+
+namespace ostler::runtime {
+
+// A request that a worker says it is serving.
+struct InFlight {
+  core::Time since;
+  std::optional<core::Time> progress;  // of the thread that it holds; none: it holds none
+  std::optional<core::Time> until;     // its handler asked for that time
+  pid_t thread = 0;                    // 0: not told
+  std::string what;                    // "GET /slow", printable
+};
+
+struct Figures {
+  std::uint32_t worker_class = OSTLER_CLASS_OTHER;
+  bool awake = false;
+  core::Time beat;
+  std::uint64_t requests = 0;
+  std::uint64_t connections = 0;
+  std::uint64_t active = 0;
+  std::optional<core::Time> busy_since;
+};
+
+class Scoreboard {
+ public:
+  // A fresh page. `worker_end` becomes the descriptor to hand to the worker. Throws
+  // std::system_error.
+  explicit Scoreboard(UniqueFd& worker_end);
+  ~Scoreboard();
+  Scoreboard(const Scoreboard&) = delete;
+  Scoreboard& operator=(const Scoreboard&) = delete;
+
+  // No number is larger than what is possible, no time later than `now`.
+  [[nodiscard]] Figures figures(core::Time now) const;
+  // Oldest first.
+  [[nodiscard]] std::vector<InFlight> in_flight(core::Time now) const;
+
+ private:
+  const ostler_scoreboard* page_ = nullptr;
+};
+
+}  // namespace ostler::runtime

@@ -1,0 +1,74 @@
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+
+#include <cerrno>
+#include <csignal>
+#include <string>
+#include <utility>
+
+#include "core/action.hpp"
+#include "core/failure.hpp"
+
+using namespace ostler::core;
+using namespace std::chrono_literals;
+
+namespace {
+
+Failure failure(FailureKind kind, std::string stage = {}, Duration after = {}) {
+  Failure result;
+  result.kind = kind;
+  result.stage = std::move(stage);
+  result.after = after;
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("a failure is told with what it was about, how long it took and which limit it broke") {
+  Failure spawn = failure(FailureKind::kSpawn, "exec");
+  spawn.error = ENOENT;
+  CHECK(describe(spawn) == "could not be started: exec: No such file or directory");
+  CHECK(describe(failure(FailureKind::kStartTimeout, "", 60s)) ==
+        "was not ready within 1m0s (timeouts.start)");
+  CHECK(describe(failure(FailureKind::kHeartbeatTimeout, "", 4200ms)) ==
+        "sent no heartbeat for 4.2s (timeouts.heartbeat)");
+  CHECK(describe(failure(FailureKind::kRequestTimeout, "GET /report", 5s)) ==
+        "served one request for 5s (timeouts.request): GET /report");
+  CHECK(describe(failure(FailureKind::kSilent, "GET /lock", 30s)) ==
+        "had work and made no progress for 30s (timeouts.heartbeat): GET /lock");
+  CHECK(describe(failure(FailureKind::kSilent, "", 30s)) ==
+        "had work and made no progress for 30s (timeouts.heartbeat)");
+  CHECK(describe(failure(FailureKind::kWarmup, "GET / was answered with 500")) ==
+        "failed its warm-up: GET / was answered with 500");
+  CHECK(describe(failure(FailureKind::kUnhealthy, "GET /healthz timed out after 2s")) ==
+        "failed a health check: GET /healthz timed out after 2s");
+  CHECK(describe(failure(FailureKind::kStopTimeout, "", 250ms)) ==
+        "was still there 250ms after it was asked to stop (timeouts.stop)");
+}
+
+TEST_CASE("a worker that lacks the channel is told with the ways out") {
+  const std::string text = describe(failure(FailureKind::kNoChannel));
+  CHECK(text.starts_with("does not speak the worker channel"));
+  CHECK(text.find("a worker built on the SDK") != std::string::npos);
+  CHECK(text.find("`health: {exec}`") != std::string::npos);
+}
+
+TEST_CASE("an end that nobody asked for is told with its signal, and whether it had served") {
+  Failure exited = failure(FailureKind::kExited, "", 200ms);
+  exited.code = 3;
+  CHECK(describe(exited) == "exited with code 3 after 200ms, before it was ready");
+  Failure killed = failure(FailureKind::kSignaled, "", 90min);
+  killed.code = SIGSEGV;
+  killed.core_dumped = killed.was_ready = true;
+  CHECK(describe(killed) == "was killed by SIGSEGV (core dumped) after 90m0s");
+  CHECK(signal_name(99) == "signal 99");
+}
+
+TEST_CASE("each reason to replace a worker has a word of its own") {
+  CHECK(std::string(word(Wear::kRequests)) == "requests");
+  CHECK(std::string(word(Wear::kLifetime)) == "lifetime");
+  CHECK(std::string(word(Wear::kMemory)) == "memory");
+  CHECK(std::string(word(Wear::kUnhealthy)) == "unhealthy");
+  CHECK(std::string(word(StopCause::kRecycled)) == "recycled");
+  CHECK(std::string(word(StopCause::kUnhealthy)) == "unhealthy");
+}

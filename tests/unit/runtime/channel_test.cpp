@@ -1,0 +1,239 @@
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <boost/asio/io_context.hpp>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/clock.hpp"
+#include "runtime/limits.hpp"
+#include "runtime/worker_channel.hpp"
+
+using namespace ostler;
+using namespace std::chrono_literals;
+using core::WorkerSign;
+using runtime::UniqueFd;
+using runtime::WorkerChannel;
+
+namespace {
+
+// A channel, and a worker's hands on its other ends.
+struct Fixture {
+  Fixture() {
+    channel->start([this](WorkerSign sign) { signs.push_back(sign); },
+                   [this](const std::string& reason) { broken = reason; });
+  }
+  void say(std::uint32_t type, std::uint64_t value = 0) const {
+    const ostler_message message{type, 0, value};
+    say_bytes(&message, sizeof message);
+  }
+  void say_bytes(const void* bytes, std::size_t size) const {
+    REQUIRE(::send(ends.channel.get(), bytes, size, MSG_NOSIGNAL) == static_cast<ssize_t>(size));
+  }
+  void run() {
+    context.restart();
+    context.run_for(20ms);
+  }
+
+  boost::asio::io_context context;
+  WorkerChannel::WorkerEnds ends;
+  std::shared_ptr<WorkerChannel> channel = std::make_shared<WorkerChannel>(context, ends);
+  std::vector<WorkerSign> signs;
+  std::string broken;
+};
+
+bool is_closed(const UniqueFd& socket) {
+  char byte = 0;
+  return ::recv(socket.get(), &byte, 1, MSG_DONTWAIT) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("a worker's messages are told in their order") {
+  Fixture with;
+  CHECK_FALSE(with.channel->speaks());
+  with.say(OSTLER_HELLO, OSTLER_PROTOCOL_VERSION);
+  with.say(OSTLER_AWAKE);
+  with.say(OSTLER_RECYCLE);
+  with.channel->drain();
+  CHECK(with.channel->speaks());
+  CHECK(with.signs == std::vector{WorkerSign::kSpeaks, WorkerSign::kAwake, WorkerSign::kWorn});
+  CHECK(with.broken.empty());
+}
+
+TEST_CASE("messages are heard without being asked for") {
+  Fixture with;
+  with.say(OSTLER_AWAKE);
+  with.run();
+  CHECK(with.signs == std::vector{WorkerSign::kAwake});
+}
+
+TEST_CASE("what is no message closes the channel and is told once") {
+  Fixture with;
+  SUBCASE("too short") {
+    with.say_bytes("rubbish", 7);
+  }
+  SUBCASE("too long") {
+    with.say_bytes("more than the sixteen bytes", 27);
+  }
+  SUBCASE("of an unknown type") {
+    with.say(77);
+  }
+  SUBCASE("one of the manager's") {
+    with.say(OSTLER_CONNECTION);
+  }
+  SUBCASE("of another version") {
+    with.say(OSTLER_HELLO, OSTLER_PROTOCOL_VERSION + 1);
+  }
+  with.channel->drain();
+  CHECK_FALSE(with.broken.empty());
+  CHECK(with.signs.empty());
+  CHECK_FALSE(with.channel->speaks());
+  CHECK(is_closed(with.ends.channel));
+  CHECK(with.channel->let_accept() == EPIPE);
+}
+
+TEST_CASE("a descriptor from a worker is not taken") {
+  Fixture with;
+  ostler_message message{OSTLER_AWAKE, 0, 0};
+  iovec part{&message, sizeof message};
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  header.msg_control = control.data();
+  header.msg_controllen = control.size();
+  cmsghdr* const rights = CMSG_FIRSTHDR(&header);
+  rights->cmsg_level = SOL_SOCKET;
+  rights->cmsg_type = SCM_RIGHTS;
+  rights->cmsg_len = CMSG_LEN(sizeof(int));
+  const int descriptor = with.ends.scoreboard.get();
+  std::memcpy(CMSG_DATA(rights), &descriptor, sizeof descriptor);
+  REQUIRE(::sendmsg(with.ends.channel.get(), &header, 0) > 0);
+  const int next = ::dup(0);
+  ::close(next);
+  with.channel->drain();
+  CHECK_FALSE(with.broken.empty());
+  CHECK(::fcntl(next, F_GETFD) == -1);  // no descriptor was opened
+}
+
+TEST_CASE("a worker that floods its channel loses it") {
+  Fixture with;
+  for (int i = 0; i <= runtime::limits::kMessagesPerSpan && with.broken.empty(); ++i) {
+    with.say(OSTLER_AWAKE);
+    with.channel->drain();
+  }
+  CHECK(with.broken == "more messages than a worker has reason to send");
+  CHECK(with.signs.size() == runtime::limits::kMessagesPerSpan);
+}
+
+TEST_CASE("a worker that closes its end is no fault") {
+  Fixture with;
+  with.ends.channel.reset();
+  with.run();
+  CHECK(with.broken.empty());
+  CHECK(with.channel->let_accept() == EPIPE);
+}
+
+TEST_CASE("a connection is handed over with its descriptor") {
+  Fixture with;
+  std::array<int, 2> pair{};
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, pair.data()) == 0);
+  const UniqueFd ours(pair[0]);
+  {
+    const UniqueFd theirs(pair[1]);
+    REQUIRE(with.channel->hand_over(theirs) == 0);
+  }
+  ostler_message message{};
+  iovec part{&message, sizeof message};
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  header.msg_control = control.data();
+  header.msg_controllen = control.size();
+  REQUIRE(::recvmsg(with.ends.channel.get(), &header, 0) == sizeof message);
+  CHECK(message.type == OSTLER_CONNECTION);
+  CHECK(message.count == OSTLER_PRIVATE);
+  int descriptor = -1;
+  REQUIRE(CMSG_FIRSTHDR(&header) != nullptr);
+  std::memcpy(&descriptor, CMSG_DATA(CMSG_FIRSTHDR(&header)), sizeof descriptor);
+  const UniqueFd received(descriptor);
+  REQUIRE(::send(received.get(), "x", 1, 0) == 1);
+  char byte = 0;
+  CHECK(::recv(ours.get(), &byte, 1, 0) == 1);
+}
+
+TEST_CASE("a worker that does not read gets no more") {
+  Fixture with;
+  int error = 0;
+  for (int i = 0; i < 100'000 && error == 0; ++i) error = with.channel->let_accept();
+  CHECK(error == EAGAIN);
+}
+
+TEST_CASE("the scoreboard cannot be resized, and the manager does not write to it") {
+  Fixture with;
+  CHECK(::ftruncate(with.ends.scoreboard.get(), 0) == -1);
+  CHECK(errno == EPERM);
+  CHECK(::ftruncate(with.ends.scoreboard.get(), 8192) == -1);
+  std::array<char, 16> header{};
+  REQUIRE(::pread(with.ends.scoreboard.get(), header.data(), header.size(), 0) == 16);
+  CHECK(std::string(header.data(), 8) == "OSTLERS1");
+}
+
+TEST_CASE("a scoreboard's figures are clamped") {
+  Fixture with;
+  auto* const page = static_cast<ostler_scoreboard*>(::mmap(nullptr, OSTLER_SCOREBOARD_SIZE,
+                                                            PROT_READ | PROT_WRITE, MAP_SHARED,
+                                                            with.ends.scoreboard.get(), 0));
+  REQUIRE(page != MAP_FAILED);
+  const core::Time now = runtime::now();
+  const auto nanoseconds = static_cast<std::uint64_t>(now.time_since_epoch().count());
+
+  SUBCASE("what can be is shown as it is") {
+    page->worker_class = OSTLER_CLASS_THREADS;
+    page->requests = 12;
+    page->connections = 3;
+    page->active = 2;
+    page->busy_since = nanoseconds - 5'000;
+    page->start[7] = nanoseconds - 1'000;
+    page->start[9] = nanoseconds - 2'000;
+    page->progress[9] = nanoseconds - 500;
+    page->thread[9] = 4711;
+    std::memcpy(page->text[9], "GET /a\x1b", 7);
+    const auto figures = with.channel->scoreboard().figures(now);
+    CHECK(figures.requests == 12);
+    CHECK(figures.connections == 3);
+    CHECK(figures.active == 2);
+    CHECK(figures.busy_since == now - 5us);
+    const auto requests = with.channel->scoreboard().in_flight(now);
+    REQUIRE(requests.size() == 2);  // the oldest first
+    CHECK(requests[0].what == "GET /a\\x1b");
+    CHECK(requests[0].since == now - 2us);
+    CHECK(requests[0].progress == now - 500ns);
+    CHECK(requests[0].thread == 4711);
+    CHECK_FALSE(requests[1].progress);
+  }
+  SUBCASE("what cannot be is cut") {
+    std::memset(page, 0xff, OSTLER_SCOREBOARD_SIZE);
+    const auto figures = with.channel->scoreboard().figures(now);
+    CHECK(figures.requests == runtime::limits::kMostRequests);
+    CHECK(figures.active == runtime::limits::kMostConnections);
+    CHECK(figures.beat == now);
+    const auto requests = with.channel->scoreboard().in_flight(now);
+    CHECK(requests.size() == OSTLER_REQUESTS_SHOWN);
+    CHECK(requests[0].since == now);
+    CHECK(requests[0].until == now + runtime::limits::kMostExtension);
+    CHECK(requests[0].thread > 0);
+  }
+  ::munmap(page, OSTLER_SCOREBOARD_SIZE);
+}

@@ -1,0 +1,63 @@
+// What a worker consists of, for the parts of the SDK that build on it. The order matters: what the
+// environment promises is taken before anything is opened, and the stop signals are caught next,
+// because until then one ends the process.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "channel.hpp"
+#include "environment.hpp"
+#include "notifier.hpp"
+#include "scoreboard.hpp"
+#include "stop_signals.hpp"
+
+namespace ostler {
+
+// What channel_fd() gives: readable if the channel or the timer of the scoreboard is.
+class ChannelEvents {
+ public:
+  // Without a channel it has no descriptor. Throws std::system_error.
+  ChannelEvents(const Channel& channel, const Scoreboard& scoreboard);
+  ~ChannelEvents();
+  ChannelEvents(const ChannelEvents&) = delete;
+  ChannelEvents& operator=(const ChannelEvents&) = delete;
+  [[nodiscard]] int fd() const noexcept { return epoll_; }
+  // The channel has come to its end, and would be readable for ever.
+  void forget(const Channel& channel) noexcept;
+
+ private:
+  int epoll_ = -1;
+};
+
+struct worker::state {
+  std::vector<listener> listeners = environment::take_listeners();
+  Channel channel = Channel::take();
+  StopSignals stop;
+  Notifier notifier{environment::text("NOTIFY_SOCKET"), kNotifyPatience};
+  std::optional<microseconds> heartbeat_interval = environment::heartbeat_interval();
+  std::optional<std::string> pool = environment::text("OSTLER_POOL");
+  std::optional<std::uint64_t> slot =
+      environment::number("OSTLER_SLOT", std::numeric_limits<std::uint32_t>::max());
+  std::optional<std::uint64_t> generation = environment::number("OSTLER_GENERATION");
+
+  // The pool's settings, not yet understood.
+  std::string options = environment::take(OSTLER_ENV_WORKER_OPTIONS).value_or("");
+  std::atomic<bool> may_accept{environment::take(OSTLER_ENV_WARMUP) != "1"};
+  std::atomic<bool> watched{false};  // channel_fd() has been asked for
+  Scoreboard scoreboard;
+  ChannelEvents events{channel, scoreboard};
+
+  explicit state(std::initializer_list<int> stop_signals);
+};
+
+struct worker_internals {
+  static worker::state& of(const worker& worker) { return *worker.state_; }
+};
+
+}  // namespace ostler

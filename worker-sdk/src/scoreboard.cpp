@@ -1,0 +1,313 @@
+#include "scoreboard.hpp"
+
+#include <sys/mman.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+#include <new>
+#include <system_error>
+
+namespace ostler {
+namespace {
+
+// What this thread is to the requests that begin in it.
+enum class Role { kOther, kLoop, kHeld };
+thread_local Role role = Role::kOther;
+thread_local pid_t own_tid = 0;
+
+pid_t this_thread() {
+  if (own_tid == 0) own_tid = ::gettid();
+  return own_tid;
+}
+
+std::uint64_t now() {
+  timespec time{};
+  ::clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000U +
+         static_cast<std::uint64_t>(time.tv_nsec);
+}
+
+template <class T>
+void store(T& field, T value, std::memory_order order = std::memory_order_relaxed) {
+  std::atomic_ref<T>(field).store(value, order);
+}
+
+template <class T>
+T load(T& field, std::memory_order order = std::memory_order_relaxed) {
+  return std::atomic_ref<T>(field).load(order);
+}
+
+template <class T>
+T add(T& field, T value) {
+  return std::atomic_ref<T>(field).fetch_add(value, std::memory_order_relaxed) + value;
+}
+
+ostler_scoreboard& make_page() {
+  void* const memory = ::mmap(nullptr, OSTLER_SCOREBOARD_SIZE, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) {
+    throw std::system_error(errno, std::generic_category(), "map a page for the scoreboard");
+  }
+  return *static_cast<ostler_scoreboard*>(memory);
+}
+
+// "METHOD TARGET", or the first alone, cut to `size`. Returns its length.
+std::size_t join(char* into, std::size_t size, std::string_view method, std::string_view target) {
+  const std::size_t first = method.copy(into, size);
+  if (target.empty() || first == size) return first;
+  into[first] = ' ';
+  return first + 1 + target.copy(into + first + 1, size - first - 1);
+}
+
+}  // namespace
+
+Scoreboard::Scoreboard(const Channel& channel, nanoseconds beat_every, std::uint64_t recycle_after)
+    : channel_(channel),
+      page_(channel.page() != nullptr ? *channel.page() : make_page()),
+      beat_every_(beat_every),
+      recycle_after_(recycle_after) {
+  if (!channel_.connected()) return;
+  timer_ = ::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+  if (timer_ < 0) throw std::system_error(errno, std::generic_category(), "create a timer");
+}
+
+Scoreboard::~Scoreboard() {
+  if (timer_ >= 0) ::close(timer_);
+  if (channel_.page() == nullptr) ::munmap(&page_, OSTLER_SCOREBOARD_SIZE);
+}
+
+void Scoreboard::describe(std::uint32_t worker_class, std::uint32_t capacity) noexcept {
+  store(page_.worker_class, worker_class);
+  store(page_.capacity, capacity);
+}
+
+void Scoreboard::watch() noexcept {
+  if (timer_ < 0) return;
+  asleep_ = true;
+  if (load(page_.active, std::memory_order_seq_cst) > 0) wake();
+}
+
+void Scoreboard::wake() noexcept {
+  if (!asleep_.exchange(false)) return;
+  store(page_.beat, now());
+  store(page_.awake, std::uint64_t{1}, std::memory_order_release);
+  if (channel_.send(OSTLER_AWAKE)) {
+    arm(beat_every_);
+  } else {
+    asleep_ = true;  // the next request tries again
+  }
+}
+
+void Scoreboard::arm(nanoseconds interval) noexcept {
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(interval);
+  const timespec time{.tv_sec = seconds.count(), .tv_nsec = (interval - seconds).count()};
+  const itimerspec timer{.it_interval = time, .it_value = time};
+  ::timerfd_settime(timer_, 0, &timer, nullptr);
+}
+
+void Scoreboard::tick() noexcept {
+  std::uint64_t expirations = 0;
+  if (timer_ < 0 || ::read(timer_, &expirations, sizeof expirations) != sizeof expirations) return;
+  store(page_.beat, now());
+  const std::uint64_t seen = load(page_.requests) + uncounted_.load(std::memory_order_relaxed);
+  if (load(page_.active) > 0 || seen != last_seen_) {
+    last_seen_ = seen;
+    return;
+  }
+  arm(nanoseconds::zero());
+  store(page_.awake, std::uint64_t{0}, std::memory_order_release);
+  asleep_ = true;
+  // One that began meanwhile may have found it awake.
+  if (load(page_.active, std::memory_order_seq_cst) > 0) wake();
+}
+
+void Scoreboard::run_loop() noexcept {
+  role = Role::kLoop;
+}
+
+void Scoreboard::hold_thread() noexcept {
+  role = Role::kHeld;
+}
+
+void Scoreboard::beat() noexcept {
+  if (timer_ >= 0) store(page_.beat, now());
+}
+
+void Scoreboard::connection_opened() noexcept {
+  add(page_.accepted, std::uint64_t{1});
+  add(page_.connections, std::uint64_t{1});
+}
+
+void Scoreboard::connection_closed() noexcept {
+  add(page_.connections, std::numeric_limits<std::uint64_t>::max());  // minus one
+}
+
+void Scoreboard::begin(in_flight& request, std::string_view method,
+                       std::string_view target) noexcept {
+  request.start_ = now();
+  // No request has been silent before it began.
+  if (role == Role::kLoop) store(page_.beat, request.start_);
+  const auto before = std::atomic_ref(page_.active).fetch_add(1, std::memory_order_seq_cst);
+  if (before == 0) store(page_.busy_since, request.start_);
+  request.entry_ = take_entry();
+  if (request.entry_ >= 0) {
+    fill(request.entry_, method, target, request.start_, 0);
+  } else {
+    overflow(request, method, target);
+  }
+  if (asleep_.load(std::memory_order_seq_cst)) wake();
+}
+
+void Scoreboard::end(in_flight& request) noexcept {
+  if (request.overflowed_) {
+    const std::lock_guard lock(mutex_);
+    waiting_count_ -= waiting_.erase(request.number_);
+  }
+  if (request.entry_ >= 0) give_entry(request.entry_);
+  count(request);
+  std::atomic_ref(page_.active).fetch_sub(1, std::memory_order_release);
+}
+
+void Scoreboard::count(const in_flight& request) noexcept {
+  if (request.is_private_) {
+    uncounted_.fetch_add(1, std::memory_order_relaxed);
+    return;
+  }
+  const std::uint64_t requests = add(page_.requests, std::uint64_t{1});
+  if (recycle_after_ == 0 || requests < recycle_after_ || worn_.load(std::memory_order_relaxed)) {
+    return;
+  }
+  if (!worn_.exchange(true) && !channel_.send(OSTLER_RECYCLE)) worn_ = false;
+}
+
+int Scoreboard::take_entry() noexcept {
+  std::uint64_t taken = entries_.load(std::memory_order_relaxed);
+  while (~taken != 0) {
+    const int free = std::countr_one(taken);
+    if (entries_.compare_exchange_weak(taken, taken | std::uint64_t{1} << free)) return free;
+  }
+  return -1;
+}
+
+void Scoreboard::give_entry(int entry) noexcept {
+  store(page_.start[entry], std::uint64_t{0}, std::memory_order_release);
+  entries_.fetch_and(~(std::uint64_t{1} << entry));
+  if (waiting_count_.load() > 0) list_waiting();
+}
+
+void Scoreboard::list_waiting() noexcept {
+  const std::lock_guard lock(mutex_);
+  while (!waiting_.empty()) {
+    const int entry = take_entry();
+    if (entry < 0) return;
+    const auto oldest = waiting_.begin();
+    in_flight& request = *oldest->second;
+    request.entry_ = entry;
+    fill(entry, request.text_, {}, request.start_, request.until_);
+    waiting_.erase(oldest);
+    --waiting_count_;
+  }
+}
+
+void Scoreboard::overflow(in_flight& request, std::string_view method,
+                          std::string_view target) noexcept {
+  try {
+    request.text_.resize(std::min(method.size() + 1 + target.size(), kWholeText));
+    request.text_.resize(join(request.text_.data(), request.text_.size(), method, target));
+    request.overflowed_ = true;
+    const std::lock_guard lock(mutex_);
+    request.number_ = next_number_++;
+    waiting_.emplace(request.number_, &request);
+    ++waiting_count_;
+  } catch (const std::bad_alloc&) {
+    return;  // not listed, then
+  }
+  // An entry may have become free before this one was seen to wait.
+  list_waiting();
+}
+
+void Scoreboard::fill(int entry, std::string_view method, std::string_view target,
+                      std::uint64_t start, std::uint64_t until) noexcept {
+  const auto i = static_cast<std::size_t>(entry);
+  Whole& whole = whole_[i];
+  whole.size = join(whole.text.data(), whole.text.size(), method, target);
+
+  using Word = std::uint64_t;
+  std::array<Word, OSTLER_REQUEST_TEXT / sizeof(Word)> words{};
+  std::memcpy(words.data(), whole.text.data(), std::min(whole.size, sizeof words));
+  auto* const shown = reinterpret_cast<Word*>(page_.text[i]);
+  for (std::size_t word = 0; word < words.size(); ++word) store(shown[word], words[word]);
+
+  store(page_.thread[i], static_cast<std::uint32_t>(this_thread()));
+  store(page_.progress[i], role == Role::kHeld ? start : 0);
+  store(page_.until[i], until);
+  store(page_.start[i], start, std::memory_order_release);
+}
+
+namespace {
+
+// A request that overflowed can be given an entry at any time.
+std::unique_lock<std::mutex> hold_if(bool needed, std::mutex& mutex) {
+  return needed ? std::unique_lock(mutex) : std::unique_lock<std::mutex>();
+}
+
+}  // namespace
+
+void Scoreboard::progress(in_flight& request) noexcept {
+  const auto lock = hold_if(request.overflowed_, mutex_);
+  if (role == Role::kLoop) {
+    store(page_.beat, now());
+  } else if (request.entry_ >= 0) {
+    store(page_.progress[request.entry_], now());
+  }
+}
+
+void Scoreboard::extend(in_flight& request, nanoseconds time) noexcept {
+  const auto lock = hold_if(request.overflowed_, mutex_);
+  request.until_ = now() + static_cast<std::uint64_t>(std::max(time, nanoseconds::zero()).count());
+  if (request.entry_ >= 0) store(page_.until[request.entry_], request.until_);
+}
+
+void Scoreboard::discount(in_flight& request, nanoseconds time) noexcept {
+  const auto lock = hold_if(request.overflowed_, mutex_);
+  const auto wanted = static_cast<std::uint64_t>(std::max(time, nanoseconds::zero()).count());
+  const std::uint64_t at = now();
+  request.start_ = std::min(request.start_ + wanted, at);
+  if (request.entry_ < 0) return;
+  std::uint64_t& progress = page_.progress[request.entry_];
+  if (load(progress) != 0) store(progress, std::min(load(progress) + wanted, at));
+  store(page_.start[request.entry_], request.start_, std::memory_order_release);
+}
+
+bool Scoreboard::show(std::size_t index, Shown& shown) const noexcept {
+  shown.start = load(page_.start[index], std::memory_order_acquire);
+  if (shown.start == 0) return false;
+  shown.thread = static_cast<pid_t>(load(page_.thread[index]));
+  shown.size = std::min(whole_[index].size, kWholeText);
+  std::copy_n(whole_[index].text.begin(), shown.size, shown.text.begin());
+  return true;
+}
+
+in_flight::~in_flight() {
+  board_.end(*this);
+}
+
+void in_flight::progress() noexcept {
+  board_.progress(*this);
+}
+
+void in_flight::extend(nanoseconds time) noexcept {
+  board_.extend(*this, time);
+}
+
+void in_flight::discount(nanoseconds time) noexcept {
+  board_.discount(*this, time);
+}
+
+}  // namespace ostler

@@ -1,0 +1,152 @@
+#include "serving/abort_report.hpp"
+
+#include <execinfo.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <charconv>
+#include <string_view>
+#include <system_error>
+
+#include "wake_signal.hpp"
+
+namespace ostler::serving {
+namespace {
+
+constexpr std::size_t kMostNamed = 16;
+
+std::atomic<const Scoreboard*> shown{nullptr};
+
+// A line of bounded length, put together without allocating.
+class Line {
+ public:
+  Line& operator<<(std::string_view text) {
+    const std::size_t size = std::min(text.size(), text_.size() - 1 - size_);
+    std::copy_n(text.begin(), size, text_.begin() + static_cast<std::ptrdiff_t>(size_));
+    size_ += size;
+    return *this;
+  }
+  Line& operator<<(std::uint64_t number) {
+    std::array<char, 20> digits{};
+    const auto end = std::to_chars(digits.begin(), digits.end(), number).ptr;
+    return *this << std::string_view(digits.data(), static_cast<std::size_t>(end - digits.data()));
+  }
+  // What came from a client must not look like a line of its own.
+  Line& printable(std::string_view text) {
+    for (const char c : text) {
+      const bool plain = static_cast<unsigned char>(c) >= 0x20 && c != 0x7f;
+      *this << std::string_view(plain ? &c : "?", 1);
+    }
+    return *this;
+  }
+  void write() {
+    text_[size_++] = '\n';
+    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text_.data(), size_);
+  }
+
+ private:
+  std::array<char, Scoreboard::kWholeText + 100> text_;
+  std::size_t size_ = 0;
+};
+
+struct Entry {
+  std::size_t index;
+  std::uint64_t start;
+};
+
+// Oldest first. Returns how many there are.
+std::size_t sort_entries(const Scoreboard& board,
+                         std::array<Entry, OSTLER_REQUESTS_SHOWN>& entries) {
+  std::size_t count = 0;
+  Scoreboard::Shown request;
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    if (board.show(i, request)) entries[count++] = {i, request.start};
+  }
+  std::ranges::sort(entries.begin(), entries.begin() + static_cast<std::ptrdiff_t>(count), {},
+                    &Entry::start);
+  return count;
+}
+
+void write_request(const Scoreboard::Shown& request) {
+  timespec time{};
+  ::clock_gettime(CLOCK_MONOTONIC, &time);
+  const std::uint64_t now = static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000U +
+                            static_cast<std::uint64_t>(time.tv_nsec);
+  const std::uint64_t tenths = (now - std::min(request.start, now)) / 100'000'000U;
+  Line line;
+  line << "serving ";
+  line.printable({request.text.data(), request.size});
+  line << " for " << tenths / 10 << "." << tenths % 10 << " s, thread "
+       << static_cast<std::uint64_t>(request.thread);
+  line.write();
+}
+
+void write_stack(pid_t thread) {
+  const auto stack = wake_signal::stack_of(thread);
+  Line line;
+  line << "stack of thread " << static_cast<std::uint64_t>(thread)
+       << (stack.depth > 0 ? ":" : ": it does not answer");
+  line.write();
+  ::backtrace_symbols_fd(stack.frames.data(), stack.depth, STDERR_FILENO);
+}
+
+void write_report(const Scoreboard& board) {
+  std::array<Entry, OSTLER_REQUESTS_SHOWN> entries{};
+  const std::size_t count = sort_entries(board, entries);
+  Scoreboard::Shown request;
+  pid_t oldest = 0;
+  for (std::size_t i = 0; i < std::min(count, kMostNamed); ++i) {
+    if (!board.show(entries[i].index, request)) continue;  // it has just ended
+    if (oldest == 0) oldest = request.thread;
+    write_request(request);
+  }
+  if (count > kMostNamed) {
+    Line line;
+    line << "and " << count - kMostNamed << " more requests";
+    line.write();
+  }
+  if (oldest != 0) write_stack(oldest);
+}
+
+extern "C" void ostler_on_abort(int signal) {
+  // Only the first; a thread that aborts meanwhile waits for the end here.
+  static std::atomic<bool> reporting{false};
+  if (!reporting.exchange(true)) {
+    if (const Scoreboard* const board = shown) write_report(*board);
+    ::signal(signal, SIG_DFL);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signal);
+    ::sigprocmask(SIG_UNBLOCK, &set, nullptr);
+    ::raise(signal);
+  }
+  while (true) ::pause();
+}
+
+}  // namespace
+
+AbortReport::AbortReport(const Scoreboard& scoreboard) {
+  struct sigaction before {};
+  if (::sigaction(SIGABRT, nullptr, &before) != 0 || before.sa_handler != SIG_DFL) return;
+  wake_signal::number();
+  shown = &scoreboard;
+  struct sigaction action {};
+  action.sa_handler = ostler_on_abort;
+  sigemptyset(&action.sa_mask);
+  if (::sigaction(SIGABRT, &action, nullptr) != 0) {
+    throw std::system_error(errno, std::generic_category(), "catch SIGABRT");
+  }
+  installed_ = true;
+}
+
+AbortReport::~AbortReport() {
+  if (!installed_) return;
+  ::signal(SIGABRT, SIG_DFL);
+  shown = nullptr;
+}
+
+}  // namespace ostler::serving

@@ -1,0 +1,126 @@
+// What serves connections, whatever is spoken on them: one loop, the acceptors, the pool of
+// threads, the channel to the manager, and the way to a drain.
+//
+//   Engine engine(worker, options, {worker_class::async});
+//   engine.run([&](Socket socket, Origin origin) { … engine.ended(origin); });
+//
+// A connection is given to the callback on the loop, which is the thread that called run(), and
+// belongs to it until ended(). When the process is asked to stop, stop_token() says so, no more are
+// accepted, and run() returns when all have ended.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <functional>
+#include <initializer_list>
+#include <list>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <boost/asio/posix/basic_stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/thread_pool.hpp>
+
+#include "acceptor.hpp"
+#include "internals.hpp"
+#include "ostler/options.hpp"
+#include "ostler/worker.hpp"
+#include "serving/net.hpp"
+
+namespace ostler::serving {
+
+// Where a connection came from.
+struct Origin {
+  bool is_private = false;  // the manager's own: served like any other, but not counted
+  bool is_accepted = true;  // else it was handed over
+  Endpoint peer;
+};
+
+// "192.0.2.1:4711", "[2001:db8::1]:4711" or "unix".
+std::string text_of(const Endpoint& peer);
+
+// The class to serve in, of those that the handler can run in, the usual one first. Throws
+// std::invalid_argument, naming them, if the one that is asked for is not among them.
+worker_class choose_class(const serve_options& options, std::initializer_list<worker_class> able);
+
+// Its functions belong to the thread that calls run(), but for those that say otherwise.
+class Engine {
+ public:
+  using OnConnection = std::function<void(Socket, Origin)>;
+
+  // `options` are final (PoolOptions::apply_to). Throws std::invalid_argument, std::system_error.
+  Engine(ostler::worker& worker, serve_options options, std::initializer_list<worker_class> able);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Serves until the process is asked to stop and all connections have ended. Throws what keeps it
+  // from serving.
+  void run(OnConnection on_connection);
+
+  // The connection has been closed, or will not be waited for.
+  void ended(const Origin& origin);
+
+  // In class threads `work` runs on a thread of the pool and `done` then on the loop; in the others
+  // both at once, here. `work` must not throw; what it refers to must live until `done`.
+  template <class Work, class Done>
+  void call(Work work, Done done) {
+    if (!pool_) {
+      work();
+      return done();
+    }
+    asio::post(*pool_, [this, work = std::move(work), done = std::move(done)]() mutable {
+      Scoreboard::hold_thread();
+      work();
+      asio::post(context_, std::move(done));
+    });
+  }
+
+  [[nodiscard]] worker_class kind() const { return kind_; }
+  [[nodiscard]] const ostler::worker& worker() const { return worker_; }
+  [[nodiscard]] asio::io_context& context() { return context_; }
+  [[nodiscard]] Executor executor() { return context_.get_executor(); }
+  // In any thread.
+  [[nodiscard]] bool draining() const { return stop_.stop_requested(); }
+  [[nodiscard]] std::stop_token stop_token() const { return stop_.get_token(); }
+  // How many connections there are, private ones and those not yet given to the callback included.
+  [[nodiscard]] std::size_t connections() const { return open_; }
+
+ private:
+  using Descriptor = asio::posix::basic_stream_descriptor<Executor>;
+
+  void open_listeners();
+  void start_accepting();
+  void stop_accepting();
+  void arrive(const Acceptor::Arrival& arrival);
+  void take_over(const channel_message& message);
+  void give(Socket socket, const Origin& origin);
+  void watch_stop();
+  void on_stop();
+  void watch_channel();
+  void on_channel();
+  void finish_if_drained();
+
+  ostler::worker& worker_;
+  Scoreboard& scoreboard_;
+  const serve_options options_;
+  const worker_class kind_;
+  std::stop_source stop_;
+  std::atomic<std::size_t> open_{0};
+  OnConnection on_connection_;
+  asio::io_context context_{1};
+  std::optional<asio::thread_pool> pool_;
+  Descriptor stop_event_;
+  std::uint64_t stop_count_ = 0;
+  Descriptor channel_event_;
+  std::vector<int> listeners_;
+  std::string own_path_;  // of a unix socket that it has bound itself
+  Gate gate_;
+  std::list<Acceptor> acceptors_;
+};
+
+}  // namespace ostler::serving
