@@ -99,7 +99,7 @@ void Runtime::probe_by_request(const core::Probe& action, Process& process,
   }
   ask_privately(context_, std::move(connection), request, limit,
                 [this, action, what, sent = now()](const PrivateAnswer& answer) {
-                  if (answer.late && was_busy(action.worker, sent)) {
+                  if (answer.late && action.warmup < 0 && was_busy(action.worker, sent)) {
                     return report(action, core::ProbeResult::kBusy, "");
                   }
                   if (!answer.status) {

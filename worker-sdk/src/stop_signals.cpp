@@ -21,6 +21,7 @@ struct Shared {
   std::atomic<pid_t> owner{0};
   std::atomic<pid_t> parent{0};
   std::atomic<int> requests{0};
+  std::atomic<int> exit_code{-1};  // at the second request; -1: none
 };
 Shared shared;
 static_assert(std::atomic<int>::is_always_lock_free);
@@ -40,7 +41,8 @@ extern "C" void ostler_on_stop_signal(int signal) {
     ::signal(signal, SIG_DFL);
     ::raise(signal);
   } else if (!parent_died() || shared.requests == 0) {
-    ++shared.requests;
+    const int exit_code = shared.exit_code;
+    if (++shared.requests > 1 && exit_code >= 0) ::_exit(exit_code);
     const std::uint64_t one = 1;
     [[maybe_unused]] const ssize_t written = ::write(shared.event, &one, sizeof one);
   }
@@ -64,6 +66,7 @@ StopSignals::StopSignals(std::initializer_list<int> signals) {
   shared.owner = ::getpid();
   shared.parent = ::getppid();
   shared.requests = 0;
+  shared.exit_code = -1;
   try {
     install(signals);
   } catch (...) {
@@ -78,6 +81,10 @@ StopSignals::~StopSignals() {
 
 int StopSignals::requests() const noexcept {
   return shared.requests;
+}
+
+void StopSignals::leave_at_second(int exit_code) noexcept {
+  shared.exit_code = exit_code;
 }
 
 void StopSignals::install(std::initializer_list<int> signals) {

@@ -22,6 +22,10 @@ class StopSignals {
   [[nodiscard]] int fd() const noexcept { return fd_; }
   [[nodiscard]] int requests() const noexcept;
 
+  // From now on the second request ends the process at once, with this exit code, whatever its
+  // threads are doing.
+  void leave_at_second(int exit_code) noexcept;
+
  private:
   void install(std::initializer_list<int> signals);
   void remove() noexcept;

@@ -7,8 +7,10 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <boost/asio/basic_waitable_timer.hpp>
@@ -30,6 +32,16 @@ struct Class {
 constexpr Class kClasses[] = {{"sync", OSTLER_CLASS_SYNC, 1},
                               {"threads", OSTLER_CLASS_THREADS, 3},
                               {"async", OSTLER_CLASS_ASYNC, 7}};
+// As proc(5) says of the process as a whole.
+bool is_pending(pid_t pid, int signal) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/status");
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with("ShdPnd:")) continue;
+    return (std::stoull(line.substr(8), nullptr, 16) >> (signal - 1) & 1U) != 0;
+  }
+  return false;
+}
+
 constexpr char kSettings[] = "threads=3 connections=7";
 
 }  // namespace
@@ -101,6 +113,25 @@ TEST_CASE("a second request to stop ends the worker at once") {
   manager.wait_for("STOPPING=1");
   manager.ask_to_stop();
   CHECK(manager.wait() == kFailed);
+}
+
+TEST_CASE("a second request to stop ends a worker whose loop is stuck") {
+  for (const char* const name : {"sync", "async"}) {
+    CAPTURE(name);
+    fake_manager manager(obedient_worker(name));
+    manager.wait_ready();
+    LineClient client(manager.connect());
+    client.send("hang");
+    manager.wait_for_error("hanging\n");
+    manager.ask_to_stop();
+    // Two that are pending at the same time are one.
+    const auto until = std::chrono::steady_clock::now() + kPatience;
+    while (is_pending(manager.pid(), SIGTERM) && std::chrono::steady_clock::now() < until) {
+      std::this_thread::yield();
+    }
+    manager.ask_to_stop();
+    CHECK(manager.wait() == kFailed);
+  }
 }
 
 TEST_CASE("what a handler throws is a line on stderr, and the worker goes on") {

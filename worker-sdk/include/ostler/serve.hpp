@@ -58,7 +58,8 @@ class connection {
   [[nodiscard]] const std::string& peer() const noexcept { return peer_; }
 
   // Stop is requested when the worker begins to drain. Callbacks are called on the thread that
-  // called serve().
+  // called serve(); in class sync that is the handler's own, which therefore learns of it only when
+  // it has returned: it should limit how long it waits for its client.
   [[nodiscard]] const std::stop_token& stop_token() const noexcept { return stop_token_; }
 
   // The manager's own, for a health check or a warm-up: answered like any other, but not counted.

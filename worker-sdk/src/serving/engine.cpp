@@ -114,6 +114,7 @@ void Engine::run(OnConnection on_connection) {
   Scoreboard::run_loop();
   const AbortReport report(scoreboard_);
   if (kind_ == worker_class::threads) pool_.emplace(static_cast<std::size_t>(options_.threads));
+  worker_internals::of(worker_).stop.leave_at_second(kFailed);
   watch_stop();
   if (worker_.channel_fd() >= 0) {
     channel_event_.assign(worker_.channel_fd());
@@ -220,11 +221,9 @@ void Engine::watch_stop() {
 }
 
 void Engine::on_stop() {
-  if (worker_.stop_requests() > 1) std::_Exit(kFailed);
   worker_.stopping();
   stop_accepting();
   worker_.status("draining " + std::to_string(open_) + " connections");
-  watch_stop();
   stop_.request_stop();
   finish_if_drained();
 }
@@ -247,9 +246,8 @@ void Engine::on_channel() {
 }
 
 void Engine::finish_if_drained() {
-  if (!draining() || open_ > 0) return;
-  stop_event_.cancel();
-  if (channel_event_.is_open()) channel_event_.cancel();
+  // With this, nothing is left to wait for, and run() returns.
+  if (draining() && open_ == 0 && channel_event_.is_open()) channel_event_.cancel();
 }
 
 }  // namespace ostler::serving
