@@ -346,8 +346,7 @@ TEST_CASE("an answer is not destroyed by what the client sent after it") {
     // The second request crosses the answer that says close; it is not served, but it must not make
     // the kernel reset the connection before the answer was read.
     client.send(get("/pid", "Connection: close\r\n") + get("/pid"));
-    std::this_thread::sleep_for(
-        std::chrono::milliseconds(50));  // NOLINT(sleep): it is done with it
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));  // NOLINT(sleep): it is done
     client.send(get("/pid"));
     const auto reply = client.receive();
     REQUIRE(reply);
