@@ -19,6 +19,7 @@ from ostler import BIN, Manager  # noqa: E402
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "root: needs root, and is skipped for everybody else")
+    config.addinivalue_line("markers", "alone: measures; no other test may run at that time")
 
 
 def pytest_collection_modifyitems(items):

@@ -120,6 +120,7 @@ def test_a_huge_body_is_refused(manager, size):
     assert one.status()["state"] == "running"
 
 
+@pytest.mark.alone
 def test_others_are_answered_while_a_hundred_clients_are_slow(manager):
     one = manager({"web": example(workers=1)})
     before = descriptors(one.pid)
@@ -138,6 +139,7 @@ def test_others_are_answered_while_a_hundred_clients_are_slow(manager):
     eventually(lambda: descriptors(one.pid) <= before, what="no descriptor too many")
 
 
+@pytest.mark.alone
 def test_others_are_answered_when_more_come_than_may(manager):
     one = manager({"web": example(workers=1)})
     crowd = []
@@ -151,6 +153,7 @@ def test_others_are_answered_when_more_come_than_may(manager):
         sock.close()
 
 
+@pytest.mark.alone
 def test_who_follows_the_events_and_never_reads_is_no_burden(manager):
     one = manager({"web": example(workers=1)})
     with connect(f"unix://{one.socket}") as sock:

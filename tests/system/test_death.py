@@ -134,6 +134,7 @@ def crashing(one):
         f"test -e {flag} && echo out of order && exit 7; exec {program('ostler-test-worker')}"]}
 
 
+@pytest.mark.alone
 def test_a_crash_loop_backs_off_and_costs_next_to_nothing(manager):
     one = manager({"good": example(workers=1)}, start=False)
     flag, pool = crashing(one)
@@ -216,6 +217,7 @@ def test_no_worker_is_orphaned_when_the_manager_is_killed(manager):
     assert len(two.pids(state="ready")) == 5
 
 
+@pytest.mark.alone
 def test_after_a_standstill_of_the_machine_every_deadline_has_some_grace(manager):
     """As after a suspend: manager and workers stood still, and the manager is the first to wake."""
     one = manager({"web": scripted("--heartbeat-ms", 100, workers=3,

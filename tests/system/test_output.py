@@ -62,6 +62,7 @@ def test_very_long_lines_are_cut_into_several(manager, log):
     assert sum(line.count("x") for line in lines_of(one, "xxx")) == 100_000
 
 
+@pytest.mark.alone
 def test_a_worker_that_floods_does_not_stop_the_others(manager):
     flood = {"command": ["yes", "y" * 200], "workers": 2, "ready": {"after": "10ms"}}
     one = manager({"flood": flood, "web": example(workers=1)})

@@ -189,4 +189,4 @@ def test_a_signal_other_than_term_reaches_those_who_catch_it(manager):
     one.write().start()
     scale(one, 0)
     one.settle()
-    assert "caught" in one.log()
+    eventually(lambda: "caught" in one.log())

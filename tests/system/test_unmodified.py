@@ -71,6 +71,7 @@ def moment_of(one, worker, text):
     return None
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name, sign", [("uvicorn", "Uvicorn running on"), ("node", "listening")])
 def test_it_is_known_to_be_ready_a_tenth_of_a_second_after_it_listens(manager, name, sign):
     one = start(manager, name, workers=1)
@@ -101,8 +102,9 @@ def test_it_serves_and_is_scaled(manager, name):
 
 # What a program drops when it gets TERM is its own: connections it had accepted and not yet read.
 # None may be refused or left waiting, whatever the program.
-@pytest.mark.parametrize("name, reloads", [("uvicorn", 4), ("gunicorn by LISTEN_FDS", 2),
-                                           ("node", 4)])
+@pytest.mark.alone
+@pytest.mark.parametrize("name, reloads", [
+    pytest.param("uvicorn", 4, marks=pytest.mark.alone), ("gunicorn by LISTEN_FDS", 2), ("node", 4)])
 def test_reloads_under_load_without_keepalive(manager, load, name, reloads):
     one = start(manager, name)
     clients = load(one.address(), clients=8)

@@ -1,14 +1,20 @@
 #include "stop_signals.hpp"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
+#include <cstddef>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <type_traits>
 
@@ -27,11 +33,38 @@ Shared shared;
 static_assert(std::atomic<int>::is_always_lock_free);
 static_assert(std::is_same_v<pid_t, int>);
 
+// Whether a process's main thread has begun to exit: PF_EXITING of the flags in proc(5),
+// /proc/PID/stat. Async-signal-safe, like all that follows.
+bool is_exiting(pid_t pid) {
+  constexpr std::string_view kBefore = "/proc/";
+  constexpr std::string_view kAfter = "/stat";
+  constexpr unsigned kExiting = 0x4;
+  constexpr int kFieldsBefore = 7;  // from the end of the name on: state, ppid, … tpgid
+  std::array<char, 32> path{};
+  char* end = std::copy(kBefore.begin(), kBefore.end(), path.begin());
+  end = std::to_chars(end, path.end() - kAfter.size() - 1, pid).ptr;
+  std::copy(kAfter.begin(), kAfter.end(), end);
+  const int fd = ::open(path.data(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  std::array<char, 512> buffer{};
+  const ssize_t size = ::read(fd, buffer.data(), buffer.size());
+  ::close(fd);
+  std::string_view text(buffer.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
+  text.remove_prefix(std::min(text.rfind(')') + 1, text.size()));
+  for (int i = 0; i < kFieldsBefore; ++i) {
+    text.remove_prefix(std::min(text.find(' ') + 1, text.size()));
+  }
+  unsigned flags = 0;
+  std::from_chars(text.data(), text.data() + text.size(), flags);
+  return (flags & kExiting) != 0;
+}
+
 // The kernel signals the workers of a manager that died. By then they have another parent: that is
-// how this signal is told from somebody's asking again.
+// how this signal is told from somebody's asking again. If the manager had several threads, the
+// first signal comes when they have got another of these for a parent, and its pid is the same.
 bool parent_died() {
   const pid_t now = ::getppid();
-  return shared.parent.exchange(now) != now;
+  return shared.parent.exchange(now) != now || is_exiting(now);
 }
 
 extern "C" void ostler_on_stop_signal(int signal) {

@@ -10,6 +10,8 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "ostler/worker.hpp"
 #include "process.hpp"
@@ -32,6 +34,44 @@ void wait_and_read(const worker& worker) {
   wait_readable(worker.stop_fd(), "a stop signal");
   std::uint64_t count = 0;
   checked(::read(worker.stop_fd(), &count, sizeof count), "read the stop descriptor");
+}
+
+// Is told once to stop before the manager dies, and once after.
+void stop_worker_of_dying_manager(int other_threads) {
+  Reports reports;
+  Reports pids;
+  // The manager of this test starts a worker that is to be told of its death, and waits.
+  Process manager({}, [&] {
+    const pid_t parent = ::getpid();
+    const pid_t child = checked(::fork(), "fork");
+    if (child == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+      if (::getppid() != parent) ::_exit(1);
+      const worker worker;
+      reports.say(describe(worker));
+      wait_and_read(worker);
+      reports.say(describe(worker));
+      while (::getppid() == parent) ::usleep(1000);  // NOLINT(sleep): between two looks
+      reports.say(describe(worker));
+      wait_and_read(worker);
+      reports.say(describe(worker));
+      ::_exit(0);
+    }
+    std::vector<std::thread> others;
+    for (int i = 0; i < other_threads; ++i) others.emplace_back([] { ::pause(); });
+    pids.say(std::to_string(child));
+    ::pause();
+    return 0;
+  });
+  const pid_t worker = std::stoi(pids.next());
+  CHECK(reports.next() == "go 0");
+  ::kill(worker, SIGTERM);
+  CHECK(reports.next() == "stop 1");
+  manager.signal(SIGKILL);
+  manager.wait();
+  CHECK(reports.next() == "stop 1");
+  ::kill(worker, SIGTERM);
+  CHECK(reports.next() == "stop 2");
 }
 
 }  // namespace
@@ -91,36 +131,11 @@ TEST_CASE("a stop signal sent before the handlers were there is not lost if it w
 }
 
 TEST_CASE("the death of the manager asks to stop, but is not impatience") {
-  Reports reports;
-  Reports pids;
-  // The manager of this test starts a worker that is to be told of its death, and waits.
-  Process manager({}, [&] {
-    const pid_t parent = ::getpid();
-    const pid_t child = checked(::fork(), "fork");
-    if (child == 0) {
-      ::prctl(PR_SET_PDEATHSIG, SIGTERM);
-      if (::getppid() != parent) ::_exit(1);
-      const worker worker;
-      pids.say(std::to_string(::getpid()));
-      wait_and_read(worker);
-      reports.say(describe(worker));
-      while (::getppid() == parent) ::usleep(1000);  // NOLINT(sleep): between two looks
-      reports.say(describe(worker));
-      wait_and_read(worker);
-      reports.say(describe(worker));
-      ::_exit(0);
-    }
-    ::pause();
-    return 0;
-  });
-  const pid_t worker = std::stoi(pids.next());
-  ::kill(worker, SIGTERM);
-  CHECK(reports.next() == "stop 1");
-  manager.signal(SIGKILL);
-  manager.wait();
-  CHECK(reports.next() == "stop 1");
-  ::kill(worker, SIGTERM);
-  CHECK(reports.next() == "stop 2");
+  stop_worker_of_dying_manager(0);
+}
+
+TEST_CASE("so it is if the manager has threads, of which the main one may end first") {
+  for (int round = 0; round < 20; ++round) stop_worker_of_dying_manager(4);
 }
 
 TEST_CASE("the death of the manager alone makes a worker stop") {

@@ -1,0 +1,106 @@
+// What a line of the access log says, and that no client can write a second one.
+#include "http/access_log.hpp"
+
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <ctime>
+#include <string>
+
+namespace ostler::test {
+
+using http::access_line;
+using http::access_log;
+using http::AccessEntry;
+
+namespace {
+
+using namespace std::chrono_literals;
+
+// As it would be written in that time zone.
+class TimeZone {
+ public:
+  explicit TimeZone(const char* name) {
+    ::setenv("TZ", name, 1);
+    ::tzset();
+  }
+  ~TimeZone() {
+    ::unsetenv("TZ");
+    ::tzset();
+  }
+  TimeZone(const TimeZone&) = delete;
+  TimeZone& operator=(const TimeZone&) = delete;
+};
+
+AccessEntry entry() {
+  AccessEntry entry;
+  entry.time = std::chrono::system_clock::time_point(1'700'000'000'012ms);
+  entry.duration = 1'234'567ns;
+  entry.client = "203.0.113.7";
+  entry.method = "GET";
+  entry.target = "/a?b=c";
+  entry.status = 200;
+  entry.bytes = 1234;
+  return entry;
+}
+
+}  // namespace
+
+TEST_CASE("the common format is the web servers' of old") {
+  const TimeZone zone("XYZ-5:30");
+  CHECK(access_line(access_log::common, entry()) ==
+        "203.0.113.7 - - [15/Nov/2023:03:43:20 +0530] \"GET /a?b=c HTTP/1.1\" 200 1234\n");
+  auto empty = entry();
+  empty.bytes = 0;
+  empty.version = 10;
+  empty.status = 304;
+  CHECK(access_line(access_log::common, empty) ==
+        "203.0.113.7 - - [15/Nov/2023:03:43:20 +0530] \"GET /a?b=c HTTP/1.0\" 304 -\n");
+  auto unread = entry();
+  unread.method = {};
+  unread.target = {};
+  unread.status = 400;
+  unread.bytes = 12;
+  CHECK(access_line(access_log::common, unread) ==
+        "203.0.113.7 - - [15/Nov/2023:03:43:20 +0530] \"-\" 400 12\n");
+}
+
+TEST_CASE("the json format has everything, in UTC") {
+  const TimeZone zone("XYZ-5:30");
+  auto full = entry();
+  full.user_agent = "curl/8";
+  full.referer = "http://a.example/";
+  CHECK(access_line(access_log::json, full) ==
+        "{\"time\":\"2023-11-14T22:13:20.012Z\",\"client\":\"203.0.113.7\",\"method\":\"GET\","
+        "\"target\":\"/a?b=c\",\"version\":\"1.1\",\"status\":200,\"bytes\":1234,"
+        "\"duration\":0.001235,\"user_agent\":\"curl/8\",\"referer\":\"http://a.example/\"}\n");
+}
+
+TEST_CASE("what a client sent stays inside its field, whatever it is") {
+  struct Case {
+    std::string sent;
+    std::string common;
+    std::string json;
+  };
+  for (const auto& each : {
+           Case{"/\"", "/\\\"", "/\\\""},
+           Case{"/\\", "/\\\\", "/\\\\"},
+           Case{"/\r\n127.0.0.1", "/\\x0d\\x0a127.0.0.1", "/\\u000d\\u000a127.0.0.1"},
+           Case{std::string("/\0", 2), "/\\x00", "/\\u0000"},
+           Case{"/\x1b[2J\x7f", "/\\x1b[2J\\x7f", "/\\u001b[2J\\u007f"},
+           Case{"/\xc3\xa9\xff", "/\\xc3\\xa9\\xff", "/\\u00c3\\u00a9\\u00ff"},
+       }) {
+    auto hostile = entry();
+    hostile.target = hostile.user_agent = hostile.referer = each.sent;
+    const auto common = access_line(access_log::common, hostile);
+    CHECK(common.find("\"GET " + each.common + " HTTP/1.1\"") != std::string::npos);
+    const auto json = access_line(access_log::json, hostile);
+    for (const std::string key : {"target", "user_agent", "referer"}) {
+      CHECK(json.find("\"" + key + "\":\"" + each.json + "\"") != std::string::npos);
+    }
+    for (const auto& line : {common, json}) CHECK(line.find('\n') == line.size() - 1);
+  }
+}
+
+}  // namespace ostler::test
