@@ -245,7 +245,8 @@ void Session::call_handler() noexcept {
   } catch (...) {
     failure_ = std::current_exception();
   }
-  mark_.reset();
+  // A stream may be to come there; it belongs to the request.
+  if (failure_ || service_.engine.kind() != worker_class::async) mark_.reset();
 }
 
 void Session::on_handled() {
@@ -340,8 +341,7 @@ class Session::AsyncWriter : public async_body_writer {
 
   asio::awaitable<void> send(Parcel parcel) {
     while (!parcel.empty()) {
-      session_.enter(Phase::kWriting, session_.service_.options.write_timeout);
-      const auto begin = Clock::now();
+      session_.wait_for_client();
       Error error;
       const auto sent = co_await session_.socket_.async_write_some(
           parcel.buffers(), asio::redirect_error(asio::use_awaitable, error));
@@ -349,8 +349,7 @@ class Session::AsyncWriter : public async_body_writer {
         session_.client_gone_ = true;
         throw boost::system::system_error(error, "send the body to the client");
       }
-      // What the client takes is not the worker's time.
-      session_.mark_->discount(Clock::now() - begin);
+      session_.discount_wait();
       parcel.consume(sent);
     }
     session_.enter_handling();
@@ -359,6 +358,18 @@ class Session::AsyncWriter : public async_body_writer {
  private:
   Session& session_;
 };
+
+void Session::wait_for_client() {
+  waited_until_ = Clock::now();
+  patience_ends_ = waited_until_ + service_.options.write_timeout;
+  enter(Phase::kWriting, kWaitSlice);
+}
+
+// What the client takes is not the worker's time: a slow one must not get it aborted.
+void Session::discount_wait() {
+  const auto now = Clock::now();
+  mark_->discount(now - std::exchange(waited_until_, now));
+}
 
 void Session::begin_stream(const async_stream& write) {
   if (service_.engine.kind() != worker_class::async) {
@@ -540,6 +551,11 @@ void Session::on_deadline() {
       socket_.cancel(ignored);
       return;
     case Phase::kWriting:
+      if (!mark_) return close();
+      discount_wait();  // of a stream
+      if (waited_until_ >= patience_ends_) return close();
+      return enter(Phase::kWriting,
+                   std::min<Clock::duration>(kWaitSlice, patience_ends_ - waited_until_));
     case Phase::kLingering:
       return close();
     case Phase::kHandling:
