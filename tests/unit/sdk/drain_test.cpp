@@ -74,9 +74,44 @@ class Load {
   std::vector<std::thread> threads_;
 };
 
+// The classes, with what the example needs for them. In class sync no connection is kept.
+struct Setup {
+  std::vector<std::string> flags;
+  std::string settings;
+};
+const Setup kAsync{{}, "class=async"};
+const Setup kThreads{{"--blocking"}, "class=threads threads=3"};
+const Setup kSync{{"--blocking"}, "class=sync"};
+
+std::unique_ptr<Example> start(const Listener& listener, const Setup& how,
+                               const std::vector<std::string>& more = {}) {
+  auto flags = how.flags;
+  flags.insert(flags.end(), more.begin(), more.end());
+  return std::make_unique<Example>(listener, flags, how.settings);
+}
+
 }  // namespace
 
-TEST_CASE("workers are replaced under load and every request is answered") {
+TEST_CASE("workers of every class are replaced under load and every request is answered") {
+  for (const auto& how : {kSync, kThreads, kAsync}) {
+    CAPTURE(how.settings);
+    const Listener listener;
+    auto worker = start(listener, how);
+    Load load(listener, 4, "");
+    for (int replaced = 0; replaced < 10; ++replaced) {
+      load.answered_more(100);
+      auto successor = start(listener, how);
+      worker->stop();
+      CHECK(worker->wait() == 0);
+      worker = std::move(successor);
+    }
+    load.answered_more(100);
+    load.stop();
+    CHECK(load.failed == 0);
+  }
+}
+
+TEST_CASE("workers are replaced under load on every kind of listener") {
   for (const auto family : {Listener::Family::kTcp, Listener::Family::kUnix}) {
     for (const char* fields : {"", "Connection: close\r\n"}) {
       CAPTURE(fields);
@@ -95,6 +130,32 @@ TEST_CASE("workers are replaced under load and every request is answered") {
       CHECK(load.failed == 0);
     }
   }
+}
+
+TEST_CASE("in class sync the request being read, and the one being served, are answered") {
+  const Listener listener;
+  const auto half = start(listener, kSync);
+  Client reading(listener);
+  reading.send("GET /pid HT");
+  // It is that worker's alone once another cannot be had of it.
+  Client waiting(listener);
+  waiting.send(get("/pid"));
+  CHECK(waiting.hears_nothing_for(std::chrono::milliseconds(50)));
+  half->stop();
+  CHECK(reading.ask("TP/1.1\r\nHost: test\r\n\r\n").status == 200);
+  CHECK(reading.closed_in_order());
+  CHECK(half->wait() == 0);
+
+  const auto busy = start(listener, kSync);
+  CHECK(waiting.receive()->status == 200);
+  CHECK(waiting.closed_in_order());
+  Client served(listener);
+  served.send(get("/stuck?ms=200"));
+  CHECK(served.hears_nothing_for(std::chrono::milliseconds(50)));
+  busy->stop();
+  CHECK(served.receive()->status == 200);
+  CHECK(served.closed_in_order());
+  CHECK(busy->wait() == 0);
 }
 
 TEST_CASE("a worker that stops alone leaves what it did not accept in the queue") {
@@ -129,37 +190,49 @@ TEST_CASE("connections, requests and the stop signal that come at once lose noth
 }
 
 TEST_CASE("a kept connection is served once more and then closed") {
-  const Listener listener;
-  Example example(listener);
-  Client client(listener);
-  CHECK(client.ask(get("/pid")).keeps_alive());
-  example.stop();
-  CHECK_FALSE(example.process().ends_within(std::chrono::milliseconds(50)));
-  const Reply last = client.ask(get("/pid"));
-  CHECK(last.status == 200);
-  CHECK_FALSE(last.keeps_alive());
-  CHECK(client.closed_in_order());
-  CHECK(example.wait() == 0);
+  for (const auto& how : {kThreads, kAsync}) {
+    CAPTURE(how.settings);
+    const Listener listener;
+    const auto running = start(listener, how);
+    Example& example = *running;
+    Client client(listener);
+    CHECK(client.ask(get("/pid")).keeps_alive());
+    example.stop();
+    CHECK_FALSE(example.process().ends_within(std::chrono::milliseconds(50)));
+    const Reply last = client.ask(get("/pid"));
+    CHECK(last.status == 200);
+    CHECK_FALSE(last.keeps_alive());
+    CHECK(client.closed_in_order());
+    CHECK(example.wait() == 0);
+  }
 }
 
 TEST_CASE("a kept connection that is not used again ends with the keep-alive time") {
-  const Listener listener;
-  Example example(listener, {"--keepalive", "0.2"});
-  Client client(listener);
-  CHECK(client.ask(get("/pid")).keeps_alive());
-  example.stop();
-  CHECK(example.wait() == 0);
-  CHECK(client.closed_in_order());
+  for (const auto& how : {kThreads, kAsync}) {
+    CAPTURE(how.settings);
+    const Listener listener;
+    const auto running = start(listener, how, {"--keepalive", "0.2"});
+    Example& example = *running;
+    Client client(listener);
+    CHECK(client.ask(get("/pid")).keeps_alive());
+    example.stop();
+    CHECK(example.wait() == 0);
+    CHECK(client.closed_in_order());
+  }
 }
 
 TEST_CASE("a client that does not close its end cannot hold up the drain") {
-  const Listener listener;
-  Example example(listener);
-  Client client(listener);
-  client.ask(get("/pid"));
-  example.stop();
-  CHECK_FALSE(client.ask(get("/pid")).keeps_alive());
-  CHECK(example.wait() == 0);
+  for (const auto& how : {kThreads, kAsync}) {
+    CAPTURE(how.settings);
+    const Listener listener;
+    const auto running = start(listener, how);
+    Example& example = *running;
+    Client client(listener);
+    client.ask(get("/pid"));
+    example.stop();
+    CHECK_FALSE(client.ask(get("/pid")).keeps_alive());
+    CHECK(example.wait() == 0);
+  }
 }
 
 TEST_CASE("a worker that drains is not woken by connections that it will not accept") {
@@ -175,93 +248,113 @@ TEST_CASE("a worker that drains is not woken by connections that it will not acc
 }
 
 TEST_CASE("without connections the drain is over at once") {
-  const Listener listener;
-  Example example(listener, {"--keepalive", "3600"});
-  example.stop();
-  CHECK(example.wait() == 0);
+  for (const auto& how : {kThreads, kAsync}) {
+    CAPTURE(how.settings);
+    const Listener listener;
+    const auto running = start(listener, how, {"--keepalive", "3600"});
+    Example& example = *running;
+    example.stop();
+    CHECK(example.wait() == 0);
+  }
 }
 
 TEST_CASE("a request that was sent in part is finished") {
-  const Listener listener;
-  Example example(listener);
-  Client half_header(listener);
-  Client half_body(listener);
-  Client expecting(listener);
-  const std::string body = post("/echo", "to be continued");
-  // The first request shows that the connection was accepted.
-  half_header.ask(get("/pid"));
-  half_body.ask(get("/pid"));
-  expecting.ask(get("/pid"));
-  half_header.send("GET /pid HT");
-  half_body.send(body.substr(0, body.size() - 4));
-  expecting.send(
-      "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
-  CHECK(expecting.receive(false)->status == 100);
-  example.stop();
+  for (const auto& how : {kThreads, kAsync}) {
+    CAPTURE(how.settings);
+    const Listener listener;
+    const auto running = start(listener, how);
+    Example& example = *running;
+    Client half_header(listener);
+    Client half_body(listener);
+    Client expecting(listener);
+    const std::string body = post("/echo", "to be continued");
+    // The first request shows that the connection was accepted.
+    half_header.ask(get("/pid"));
+    half_body.ask(get("/pid"));
+    expecting.ask(get("/pid"));
+    half_header.send("GET /pid HT");
+    half_body.send(body.substr(0, body.size() - 4));
+    expecting.send(
+        "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    CHECK(expecting.receive(false)->status == 100);
+    example.stop();
 
-  const Reply header_reply = half_header.ask("TP/1.1\r\nHost: test\r\n\r\n");
-  CHECK(header_reply.status == 200);
-  CHECK_FALSE(header_reply.keeps_alive());
-  const Reply body_reply = half_body.ask(body.substr(body.size() - 4));
-  CHECK(body_reply.body == "to be continued");
-  CHECK_FALSE(body_reply.keeps_alive());
-  CHECK(expecting.ask("later").body == "later");
-  for (auto* client : {&half_header, &half_body, &expecting}) CHECK(client->closed_in_order());
-  CHECK(example.wait() == 0);
+    const Reply header_reply = half_header.ask("TP/1.1\r\nHost: test\r\n\r\n");
+    CHECK(header_reply.status == 200);
+    CHECK_FALSE(header_reply.keeps_alive());
+    const Reply body_reply = half_body.ask(body.substr(body.size() - 4));
+    CHECK(body_reply.body == "to be continued");
+    CHECK_FALSE(body_reply.keeps_alive());
+    CHECK(expecting.ask("later").body == "later");
+    for (auto* client : {&half_header, &half_body, &expecting}) CHECK(client->closed_in_order());
+    CHECK(example.wait() == 0);
+  }
 }
 
 TEST_CASE(
     "requests in flight and pipelined behind them are answered, and the last one says close") {
-  const Listener listener;
-  Example example(listener);
-  Client client(listener);
-  client.ask(get("/pid"));
-  client.send(get("/slow?ms=200") + post("/echo", "second"));
-  client.send(post("/echo", "third"));
-  example.stop();
-  const auto first = client.receive();
-  const auto second = client.receive();
-  const auto third = client.receive();
-  REQUIRE(first);
-  REQUIRE(second);
-  REQUIRE(third);
-  CHECK(first->keeps_alive());
-  CHECK(second->body == "second");
-  CHECK(third->body == "third");
-  CHECK_FALSE(third->keeps_alive());
-  CHECK(client.closed_in_order());
-  CHECK(example.wait() == 0);
+  for (const auto& how : {kThreads, kAsync}) {
+    CAPTURE(how.settings);
+    const Listener listener;
+    const auto running = start(listener, how);
+    Example& example = *running;
+    Client client(listener);
+    client.ask(get("/pid"));
+    client.send(get("/slow?ms=200") + post("/echo", "second"));
+    client.send(post("/echo", "third"));
+    example.stop();
+    const auto first = client.receive();
+    const auto second = client.receive();
+    const auto third = client.receive();
+    REQUIRE(first);
+    REQUIRE(second);
+    REQUIRE(third);
+    CHECK(first->keeps_alive());
+    CHECK(second->body == "second");
+    CHECK(third->body == "third");
+    CHECK_FALSE(third->keeps_alive());
+    CHECK(client.closed_in_order());
+    CHECK(example.wait() == 0);
+  }
 }
 
 TEST_CASE("HTTP/1.0 keep-alive is told of the drain too") {
-  const Listener listener;
-  Example example(listener);
-  Client client(listener);
-  const std::string request = "GET /pid HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
-  CHECK(client.ask(request).keeps_alive());
-  example.stop();
-  CHECK_FALSE(client.ask(request).keeps_alive());
-  CHECK(client.closed_in_order());
-  CHECK(example.wait() == 0);
+  for (const auto& how : {kThreads, kAsync}) {
+    CAPTURE(how.settings);
+    const Listener listener;
+    const auto running = start(listener, how);
+    Example& example = *running;
+    Client client(listener);
+    const std::string request = "GET /pid HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    CHECK(client.ask(request).keeps_alive());
+    example.stop();
+    CHECK_FALSE(client.ask(request).keeps_alive());
+    CHECK(client.closed_in_order());
+    CHECK(example.wait() == 0);
+  }
 }
 
 TEST_CASE("an answer is not destroyed by what the client sent after it") {
-  const Listener listener;
-  Example example(listener);
-  Client client(listener);
-  client.ask(get("/pid"));
-  example.stop();
-  // The second request crosses the answer that says close; it is not served, but it must not make
-  // the kernel reset the connection before the answer was read.
-  client.send(get("/pid", "Connection: close\r\n") + get("/pid"));
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // NOLINT(sleep): it is done with it
-  client.send(get("/pid"));
-  const auto reply = client.receive();
-  REQUIRE(reply);
-  CHECK(reply->status == 200);
-  client.half_close();
-  CHECK(client.closed_in_order());
-  CHECK(example.wait() == 0);
+  for (const auto& how : {kThreads, kAsync}) {
+    CAPTURE(how.settings);
+    const Listener listener;
+    const auto running = start(listener, how);
+    Example& example = *running;
+    Client client(listener);
+    client.ask(get("/pid"));
+    example.stop();
+    // The second request crosses the answer that says close; it is not served, but it must not make
+    // the kernel reset the connection before the answer was read.
+    client.send(get("/pid", "Connection: close\r\n") + get("/pid"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));  // NOLINT(sleep): it is done
+    client.send(get("/pid"));
+    const auto reply = client.receive();
+    REQUIRE(reply);
+    CHECK(reply->status == 200);
+    client.half_close();
+    CHECK(client.closed_in_order());
+    CHECK(example.wait() == 0);
+  }
 }
 
 TEST_CASE("a second stop signal ends the worker at once") {

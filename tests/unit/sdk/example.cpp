@@ -94,7 +94,8 @@ Fd Listener::connect() const {
   return client;
 }
 
-Example::Example(const Listener& listener, std::vector<std::string> flags)
+Example::Example(const Listener& listener, std::vector<std::string> flags,
+                 const std::string& settings)
     : manager_(std::make_unique<NotifyEnd>(scratch_.file("notify"))) {
   flags.insert(flags.begin(), OSTLER_EXAMPLE_HTTP);
   process_ = std::make_unique<Process>(std::vector<int>{listener.fd()}, [&]() -> int {
@@ -104,7 +105,8 @@ Example::Example(const Listener& listener, std::vector<std::string> flags)
                      {"NOTIFY_SOCKET", scratch_.file("notify")},
                      {"OSTLER_POOL", "web"},
                      {"OSTLER_SLOT", "3"},
-                     {"OSTLER_GENERATION", "7"}});
+                     {"OSTLER_GENERATION", "7"},
+                     {"OSTLER_WORKER_OPTIONS", settings}});
     std::vector<char*> argv;
     for (auto& flag : flags) argv.push_back(flag.data());
     argv.push_back(nullptr);
@@ -209,6 +211,14 @@ Reply Client::ask(const std::string& text) {
   auto reply = receive();
   if (!reply) throw std::runtime_error("no answer to: " + text);
   return *reply;
+}
+
+std::string Client::receive_line() {
+  std::size_t end = 0;
+  while ((end = buffer_.find('\n')) == std::string::npos) {
+    if (!read_more()) throw std::runtime_error("the connection ended inside a line: " + buffer_);
+  }
+  return take(end + 1);
 }
 
 bool Client::closed_in_order() {

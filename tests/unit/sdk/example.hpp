@@ -33,7 +33,9 @@ class Listener {
 // A running ostler-example-http as web.3 in generation 7, ready when the constructor returns.
 class Example {
  public:
-  explicit Example(const Listener& listener, std::vector<std::string> flags = {});
+  // `settings` are the pool's: "class=threads threads=4".
+  explicit Example(const Listener& listener, std::vector<std::string> flags = {},
+                   const std::string& settings = "");
   [[nodiscard]] Process& process() { return *process_; }
   [[nodiscard]] pid_t pid() const { return process_->pid(); }
   // Sends TERM and returns when the worker says that it drains.
@@ -67,6 +69,7 @@ class Client {
   // if it ended in the middle of one or nothing came for kPatience. `has_body` is false for HEAD.
   std::optional<Reply> receive(bool has_body = true);
   Reply ask(const std::string& text);  // send and receive, and there must be an answer
+  std::string receive_line();          // of another protocol
   // True if the server ended the connection in order; false if it was reset. Throws if more data
   // comes, or nothing. This end is closed then too.
   bool closed_in_order();

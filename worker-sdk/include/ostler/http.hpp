@@ -12,11 +12,11 @@
 // answers what its clients have sent, and ends; no request is lost.
 //
 // What cannot be served is refused without asking the handler, and the connection is closed: 400
-// for what is malformed or could be read in two ways (Content-Length with Transfer-Encoding, two
-// lengths that differ, a field on several lines, a line that does not end in CR LF, no Host field
-// in HTTP/1.1), 408 for what does not arrive in time, 413 and 431 for what is too large, 417 for
-// an expectation other than 100-continue, 501 for a transfer coding other than chunked, 505 for
-// another version.
+// for what is malformed or could be read in two ways (Content-Length with Transfer-Encoding, more
+// than one length, a field on several lines, a line that does not end in CR LF, no Host field in
+// HTTP/1.1), 408 for what does not arrive in time, 413, 414 and 431 for what is too large, 417 for
+// an expectation other than 100-continue, 501 for CONNECT and for a transfer coding other than
+// chunked, 505 for a version other than 1. All other methods are the handler's.
 //
 // Link ostler::worker. It needs Boost.Asio and Boost.Beast 1.81.
 #pragma once
@@ -56,8 +56,9 @@ using ostler::kUsageError;
 
 class Session;
 
-// method(), target(), version() (10 or 11), body(), and the fields: request[field::host]. A body
-// that came in chunks is put together; the fields that came after it are left out.
+// method(), target(), version() (10 or 11), body(), and the fields: request[field::host]. The
+// target begins with '/', or is "*": where it named a host, that is the Host field now. A body that
+// came in chunks is put together; the fields that came after it are left out.
 class request : public boost::beast::http::request<boost::beast::http::string_body> {
  public:
   using nanoseconds = std::chrono::nanoseconds;
@@ -94,7 +95,8 @@ class request : public boost::beast::http::request<boost::beast::http::string_bo
 
 // The body of a response that is made while it is sent. write() sends what it is given, and
 // returns when there is room for more; nothing is sent for no bytes. If the client is gone, or
-// takes nothing in for options::write_timeout, it throws boost::system::system_error.
+// takes nothing in for options::write_timeout, it throws boost::system::system_error. How long the
+// client takes is not counted against the request's limits.
 class body_writer {
  public:
   virtual ~body_writer() = default;

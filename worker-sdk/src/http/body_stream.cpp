@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -17,12 +18,45 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-// So often the wait for a slow client shows that the worker is alive.
-constexpr milliseconds kSlice{100};
 constexpr std::string_view kLineEnd = "\r\n";
 constexpr std::string_view kLastChunk = "0\r\n\r\n";
 
 }  // namespace
+
+bool Parcel::send_to(int socket) {
+  while (!empty()) {
+    std::array<iovec, 3> parts{};
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      // It is only read.
+      parts[i] = {.iov_base = const_cast<char*>(parts_[i].data()), .iov_len = parts_[i].size()};
+    }
+    msghdr message{};
+    message.msg_iov = parts.data();
+    message.msg_iovlen = parts.size();
+    const ssize_t sent = ::sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent >= 0) {
+      consume(static_cast<std::size_t>(sent));
+    } else if (errno != EINTR) {
+      return false;
+    }
+  }
+  return true;
+}
+
+void Parcel::consume(std::size_t size) {
+  for (auto& part : parts_) {
+    const std::size_t taken = std::min(size, part.size());
+    part.remove_prefix(taken);
+    size -= taken;
+  }
+}
+
+std::array<boost::asio::const_buffer, 3> Parcel::buffers() const {
+  const auto buffer = [](std::string_view part) {
+    return boost::asio::const_buffer(part.data(), part.size());
+  };
+  return {buffer(parts_[0]), buffer(parts_[1]), buffer(parts_[2])};
+}
 
 BodyFraming::Frame BodyFraming::frame(std::string_view data) {
   written_ += data.size();
@@ -51,22 +85,14 @@ std::string_view BodyFraming::end() const {
 void BlockingWriter::write(std::string_view data) {
   if (data.empty()) return;
   const auto frame = framing_.frame(data);
-  send(frame.before());
-  send(data);
-  send(frame.behind);
+  send(Parcel(frame.before(), data, frame.behind));
   mark_.progress();
 }
 
-void BlockingWriter::send(std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t sent = ::send(socket_, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (sent >= 0) {
-      bytes.remove_prefix(static_cast<std::size_t>(sent));
-    } else if (errno == EAGAIN) {
-      wait_for_room();
-    } else if (errno != EINTR) {
-      fail(errno, "send the body to the client");
-    }
+void BlockingWriter::send(Parcel parcel) {
+  while (!parcel.send_to(socket_)) {
+    if (errno != EAGAIN) fail(errno, "send the body to the client");
+    wait_for_room();
   }
 }
 
@@ -77,8 +103,8 @@ void BlockingWriter::fail(int error, const char* what) {
 
 // What the client takes is not the worker's time: a slow one must not get it aborted.
 void BlockingWriter::wait_for_room() {
-  for (milliseconds left = patience_; left > left.zero(); left -= kSlice) {
-    const auto slice = std::min(left, kSlice);
+  for (milliseconds left = patience_; left > left.zero(); left -= kWaitSlice) {
+    const auto slice = std::min(left, kWaitSlice);
     pollfd room{socket_, POLLOUT, 0};
     const auto begin = Clock::now();
     const int ready = ::poll(&room, 1, static_cast<int>(slice.count()));

@@ -1,16 +1,44 @@
-// How the body of a response that is made while it is sent is framed, and the writer that blocks.
+// How the body of a response is framed and sent, and the writer that blocks.
 #pragma once
+
+#include <cstddef>
+#include <cstdint>
 
 #include <array>
 #include <chrono>
-#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
 
+#include <boost/asio/buffer.hpp>
+
 #include "ostler/http.hpp"
 
 namespace ostler::http {
+
+// While a stream waits for a slow client, this often the wait is shown not to be the worker's.
+inline constexpr std::chrono::milliseconds kWaitSlice{100};
+
+// What is sent in one piece, in up to three parts, which stay their owners'.
+class Parcel {
+ public:
+  explicit Parcel(std::string_view first, std::string_view second = {}, std::string_view third = {})
+      : parts_{first, second, third} {}
+
+  [[nodiscard]] bool empty() const {
+    return parts_[0].empty() && parts_[1].empty() && parts_[2].empty();
+  }
+  // As much as there is room for in the socket, without waiting. True if that was all; else errno
+  // says why, EAGAIN if there was no room.
+  bool send_to(int socket);
+  // What has not been sent.
+  [[nodiscard]] std::array<boost::asio::const_buffer, 3> buffers() const;
+
+  void consume(std::size_t size);
+
+ private:
+  std::array<std::string_view, 3> parts_;
+};
 
 // Counts the bytes of a body, and says what stands before and behind a piece of it.
 class BodyFraming {
@@ -31,6 +59,7 @@ class BodyFraming {
   // What stands at the end. Throws std::logic_error if there are fewer.
   [[nodiscard]] std::string_view end() const;
   [[nodiscard]] Kind kind() const { return kind_; }
+  [[nodiscard]] std::uint64_t length() const { return length_.value_or(0); }
   [[nodiscard]] std::uint64_t written() const { return written_; }
 
  private:
@@ -48,8 +77,8 @@ class BlockingWriter : public body_writer {
       : socket_(socket), patience_(patience), mark_(mark), framing_(framing) {}
 
   void write(std::string_view data) override;
-  void send(std::string_view bytes);  // as they are
-  void finish() { send(framing_.end()); }
+  void send(Parcel parcel);  // as it is
+  void finish() { send(Parcel(framing_.end())); }
   [[nodiscard]] const BodyFraming& framing() const { return framing_; }
   // The client is gone, or takes nothing in.
   [[nodiscard]] bool failed() const { return failed_; }

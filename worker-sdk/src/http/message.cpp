@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <ctime>
+#include <optional>
 #include <stdexcept>
 #include <string_view>
 #include <utility>
+#include <variant>
 
 #include <boost/beast/http/field.hpp>
 
@@ -60,66 +62,65 @@ const std::string& http_date() {
   return date;
 }
 
-// All but what is about the body.
-Message make_head(const response& response, const request& to, bool keep_alive) {
-  if (static_cast<unsigned>(response.status) < 200 ||
-      static_cast<unsigned>(response.status) > 999) {
-    throw std::invalid_argument("the response's status is " +
-                                std::to_string(static_cast<unsigned>(response.status)));
-  }
-  check_value("Content-Type", response.content_type);
-  Message message{response.status, to.version()};
-  message.set(field::date, http_date());
-  if (!response.content_type.empty()) message.set(field::content_type, response.content_type);
-  for (const auto& [name, value] : response.fields) {
-    check_name(name);
-    check_value(name, value);
-    message.insert(name, value);
-  }
-  message.keep_alive(keep_alive);
-  return message;
+void add(std::string& text, std::string_view name, std::string_view value) {
+  text.append(name).append(": ").append(value).append("\r\n");
 }
 
-std::string text_of(const Message& message) {
-  const auto version = message.version();
-  std::string text = "HTTP/" + std::to_string(version / 10) + "." + std::to_string(version % 10) +
-                     " " + std::to_string(message.result_int()) + " ";
-  text.append(message.reason().data(), message.reason().size()).append("\r\n");
-  for (const auto& each : message) {
-    text.append(each.name_string().data(), each.name_string().size()).append(": ");
-    text.append(each.value().data(), each.value().size()).append("\r\n");
+void add_status_line(std::string& text, status status, unsigned version) {
+  const auto number = static_cast<unsigned>(status);
+  if (number < 200 || number > 999) {
+    throw std::invalid_argument("the response's status is " + std::to_string(number));
   }
-  return text.append("\r\n");
+  const auto reason = beast::http::obsolete_reason(status);
+  text.append(version >= 11 ? "HTTP/1.1 " : "HTTP/1.0 ").append(std::to_string(number));
+  text.append(" ").append(reason.data(), reason.size()).append("\r\n");
 }
 
 bool may_have_body(status status) {
   return status != status::no_content && status != status::not_modified;
 }
 
-}  // namespace
-
-Message to_message(response response, const request& to, bool keep_alive) {
-  Message message = make_head(response, to, keep_alive);
-  if (!may_have_body(response.status)) return message;
-  message.content_length(response.body.size());
-  if (to.method() != verb::head) message.body() = std::move(response.body);
-  return message;
+BodyFraming framing_of(const response& response, unsigned version) {
+  using Kind = BodyFraming::Kind;
+  if (std::holds_alternative<std::monostate>(response.stream)) {
+    return {Kind::kLength, response.body.size()};
+  }
+  if (response.stream_length) return {Kind::kLength, response.stream_length};
+  return {version >= 11 ? Kind::kChunked : Kind::kUntilClose, std::nullopt};
 }
 
-StreamHead to_stream_head(const response& response, const request& to, bool keep_alive) {
+}  // namespace
+
+Head make_head(const response& response, const request& to, bool keep_alive, std::string memory) {
   using Kind = BodyFraming::Kind;
-  Kind kind = Kind::kLength;
-  if (!response.stream_length) kind = to.version() >= 11 ? Kind::kChunked : Kind::kUntilClose;
-  StreamHead head;
-  head.keep_alive = keep_alive && kind != Kind::kUntilClose;
-  head.has_body = may_have_body(response.status) && to.method() != verb::head;
-  head.framing = BodyFraming(kind, response.stream_length);
-  Message message = make_head(response, to, head.keep_alive);
-  if (may_have_body(response.status)) {
-    if (response.stream_length) message.content_length(*response.stream_length);
-    if (kind == Kind::kChunked) message.chunked(true);
+  const auto version = to.version();
+  const bool may_have = may_have_body(response.status);
+  Head head;
+  head.framing = framing_of(response, version);
+  head.has_body = may_have && to.method() != verb::head;
+  head.keep_alive = keep_alive && !(head.has_body && head.framing.kind() == Kind::kUntilClose);
+  head.text = std::move(memory);
+  std::string& text = head.text;
+  text.clear();
+  add_status_line(text, response.status, version);
+  add(text, "Date", http_date());
+  if (!response.content_type.empty()) {
+    check_value("Content-Type", response.content_type);
+    add(text, "Content-Type", response.content_type);
   }
-  head.text = text_of(message);
+  for (const auto& [name, value] : response.fields) {
+    check_name(name);
+    check_value(name, value);
+    add(text, name, value);
+  }
+  if (may_have && head.framing.kind() == Kind::kLength) {
+    add(text, "Content-Length", std::to_string(head.framing.length()));
+  }
+  if (may_have && head.framing.kind() == Kind::kChunked) add(text, "Transfer-Encoding", "chunked");
+  // Of the versions, 1.1 keeps a connection and 1.0 closes it if nothing is said.
+  if (version >= 11 && !head.keep_alive) add(text, "Connection", "close");
+  if (version < 11 && head.keep_alive) add(text, "Connection", "keep-alive");
+  text.append("\r\n");
   return head;
 }
 

@@ -1,4 +1,4 @@
-// From what a handler answers to the message that is sent.
+// From what a handler answers to what is sent first of it: the status line and the fields.
 #pragma once
 
 #include <string>
@@ -8,22 +8,17 @@
 
 namespace ostler::http {
 
-// What is sent first of a response with a stream, and how its body is framed.
-struct StreamHead {
+struct Head {
   std::string text;
   BodyFraming framing;
   bool keep_alive = false;
   bool has_body = false;  // not for HEAD, 204, 304
 };
 
-using Message = boost::beast::http::response<boost::beast::http::string_body>;
-
-// The response as a message to that request: version, keep-alive, Date, and a body only where one
-// may be. Throws std::invalid_argument, saying what and why, if it cannot be sent.
-Message to_message(response response, const request& to, bool keep_alive);
-
-// As above, for a response whose body is a stream.
-StreamHead to_stream_head(const response& response, const request& to, bool keep_alive);
+// The head of the response to that request: version, keep-alive, Date, and what frames the body.
+// Throws std::invalid_argument, saying what and why, if it cannot be sent. `memory` is used again.
+Head make_head(const response& response, const request& to, bool keep_alive,
+               std::string memory = {});
 
 // The status' own words, as a response to what was refused.
 response refusal(status status);

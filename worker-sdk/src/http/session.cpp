@@ -1,7 +1,6 @@
 #include "http/session.hpp"
 
-#include <algorithm>
-#include <array>
+#include <cerrno>
 #include <cstdio>
 #include <stdexcept>
 #include <string_view>
@@ -10,12 +9,12 @@
 
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/read.hpp>
-#include <boost/beast/http/write.hpp>
 
 #include "http/access_log.hpp"
 #include "http/request_rules.hpp"
@@ -38,7 +37,6 @@ constexpr std::size_t kLingerBytes = 256 * 1024;
 // A client that pipelines gets answers to what it had sent before it could know of the drain, but
 // cannot keep the drain from ending.
 constexpr int kPipelinedWhileDraining = 64;
-constexpr std::chrono::hours kNoLimit{24 * 365};
 constexpr std::size_t kLoggedTarget = 200;
 
 bool is_http_error(const Error& error) {
@@ -81,6 +79,7 @@ void Session::await_request() {
   parser_.reset();
   skip_empty_lines(buffer_);
   if (buffer_.size() > 0) return read_header();
+  forget_request();
   const auto& options = service_.options;
   // Without keep-alive this is the first request, which may take its time all the same.
   enter(Phase::kIdle, service_.keeps_alive() ? options.keepalive : options.header_timeout);
@@ -90,6 +89,13 @@ void Session::await_request() {
                             self->buffer_.commit(size);
                             self->read_header();
                           });
+}
+
+// There may be many idle connections, and they should not hold what was sent on them last.
+void Session::forget_request() {
+  static_cast<request::message_type&>(request_) = {};
+  response_.reset();
+  if (buffer_.capacity() > kReadAhead) buffer_.shrink_to_fit();
 }
 
 void Session::read_header() {
@@ -214,7 +220,7 @@ void request::progress() const noexcept {
 }
 
 void Session::handle() {
-  enter(Phase::kHandling, kNoLimit);
+  enter_handling();
   static_cast<request::message_type&>(request_) = parser_->release();
   response_.reset();
   failure_ = nullptr;
@@ -229,8 +235,7 @@ void Session::handle() {
 
 // In class threads on a thread of the pool.
 void Session::call_handler() noexcept {
-  mark_.emplace(service_.engine.worker(), view(request_.method_string()), view(request_.target()),
-                origin_.is_private);
+  begin_mark();
   try {
     response_ = std::get<sync_handler>(service_.handler)(request_);
     if (service_.engine.kind() != worker_class::async) {
@@ -240,40 +245,41 @@ void Session::call_handler() noexcept {
   } catch (...) {
     failure_ = std::current_exception();
   }
-  mark_.reset();
+  // A stream may be to come there; it belongs to the request.
+  if (failure_ || service_.engine.kind() != worker_class::async) mark_.reset();
 }
 
 void Session::on_handled() {
   if (upgraded_) return on_upgrade_ended(std::exchange(failure_, nullptr));
   if (failure_) return on_failed(std::exchange(failure_, nullptr));
-  if (streamed_) return on_streamed();
-  try {
-    respond(std::move(*response_));
-  } catch (...) {
-    on_failed(std::current_exception());
-  }
+  streamed_ ? on_answered() : respond();
 }
 
 void Session::call_coroutine(const async_handler& answer) {
-  mark_.emplace(service_.engine.worker(), view(request_.method_string()), view(request_.target()),
-                origin_.is_private);
+  begin_mark();
   asio::co_spawn(socket_.get_executor(), answer(request_),
-                 [self = shared_from_this()](std::exception_ptr error, response response) {
-                   try {
-                     if (error) std::rethrow_exception(error);
-                     self->respond(std::move(response));
-                   } catch (...) {
-                     self->mark_.reset();
-                     self->on_failed(std::current_exception());
-                   }
+                 [self = shared_from_this()](const std::exception_ptr& error, response response) {
+                   if (error) return self->on_failed(error);
+                   self->response_ = std::move(response);
+                   self->respond();
                  });
 }
 
+void Session::begin_mark() {
+  mark_.emplace(service_.engine.worker(), view(request_.method_string()), view(request_.target()),
+                origin_.is_private);
+}
+
 void Session::on_failed(const std::exception_ptr& error) {
+  mark_.reset();
   if (!client_gone_) complain(error);
-  // What was sent cannot be taken back: the client sees by the missing end that there was more.
-  if (streamed_) return close();
-  respond(refusal(status::internal_server_error));
+  if (streamed_) {
+    // What was sent cannot be taken back: the client sees by the missing end that there was more.
+    log(static_cast<unsigned>(response_->status), head_.framing.written());
+    return close();
+  }
+  response_ = refusal(status::internal_server_error);
+  answer(may_keep_alive());
 }
 
 void Session::complain(const std::exception_ptr& error) const {
@@ -284,43 +290,40 @@ void Session::complain(const std::exception_ptr& error) const {
 
 // --- Answering -----------------------------------------------------------------------------------
 
-void Session::respond(response response) {
+// With what the handler has returned.
+void Session::respond() {
   if (phase_ == Phase::kClosed) return mark_.reset();
-  if (const auto* write = std::get_if<async_stream>(&response.stream)) {
-    if (service_.engine.kind() != worker_class::async) {
-      throw std::logic_error("an async_stream can only be sent in class async");
+  try {
+    if (const auto* write = std::get_if<async_stream>(&response_->stream)) {
+      return begin_stream(*write);
     }
-    head_ = to_stream_head(response, request_, may_keep_alive());
-    message_.result(response.status);
-    asio::co_spawn(socket_.get_executor(), run_stream(*write),
-                   [self = shared_from_this()](const std::exception_ptr& error) {
-                     self->mark_.reset();
-                     error ? self->on_failed(error) : self->on_streamed();
-                   });
-    return;
+    if (std::holds_alternative<stream>(response_->stream)) {
+      throw std::logic_error(
+          "a stream that blocks can only be sent in the classes sync and threads");
+    }
+    if (response_->upgrade) return upgrade(*response_->upgrade);
+    mark_.reset();
+    answer(may_keep_alive());
+  } catch (...) {
+    on_failed(std::current_exception());
   }
-  if (std::holds_alternative<stream>(response.stream)) {
-    throw std::logic_error("a stream that blocks can only be sent in the classes sync and threads");
-  }
-  if (response.upgrade) return upgrade(*response.upgrade);
-  mark_.reset();
-  write(to_message(std::move(response), request_, may_keep_alive()));
 }
 
 // In class threads on a thread of the pool.
 void Session::block_on_stream(const stream& write) {
-  head_ = to_stream_head(*response_, request_, may_keep_alive());
-  message_.result(response_->status);
+  head_ = make_head(*response_, request_, may_keep_alive());
   BlockingWriter writer(socket_.native_handle(), service_.options.write_timeout, *mark_,
                         head_.framing);
   streamed_ = true;
   try {
-    writer.send(head_.text);
-    if (!head_.has_body) return;
-    write(writer);
-    writer.finish();
+    writer.send(Parcel(head_.text));
+    if (head_.has_body) {
+      write(writer);
+      writer.finish();
+    }
   } catch (...) {
     client_gone_ = writer.failed();
+    head_.framing = writer.framing();
     throw;
   }
   head_.framing = writer.framing();
@@ -333,47 +336,62 @@ class Session::AsyncWriter : public async_body_writer {
   asio::awaitable<void> write(std::string_view data) override {
     if (data.empty()) co_return;
     const auto frame = session_.head_.framing.frame(data);
-    const auto buffer = [](std::string_view text) {
-      return asio::buffer(text.data(), text.size());
-    };
-    const std::array<asio::const_buffer, 3> parts{buffer(frame.before()), buffer(data),
-                                                  buffer(frame.behind)};
-    co_await send(parts);
+    co_await send(Parcel(frame.before(), data, frame.behind));
   }
 
-  template <class Buffers>
-  asio::awaitable<void> send(Buffers buffers) {
-    session_.enter(Phase::kWriting, session_.service_.options.write_timeout);
-    const auto begin = Clock::now();
-    Error error;
-    co_await asio::async_write(session_.socket_, buffers,
-                               asio::redirect_error(asio::use_awaitable, error));
-    if (error) {
-      session_.client_gone_ = true;
-      throw boost::system::system_error(error, "send the body to the client");
+  asio::awaitable<void> send(Parcel parcel) {
+    while (!parcel.empty()) {
+      session_.wait_for_client();
+      Error error;
+      const auto sent = co_await session_.socket_.async_write_some(
+          parcel.buffers(), asio::redirect_error(asio::use_awaitable, error));
+      if (error) {
+        session_.client_gone_ = true;
+        throw boost::system::system_error(error, "send the body to the client");
+      }
+      session_.discount_wait();
+      parcel.consume(sent);
     }
-    if (session_.mark_) session_.mark_->discount(Clock::now() - begin);
-    session_.enter(Phase::kHandling, kNoLimit);
+    session_.enter_handling();
   }
 
  private:
   Session& session_;
 };
 
-asio::awaitable<void> Session::run_stream(async_stream write) {
-  AsyncWriter writer(*this);
-  streamed_ = true;
-  co_await writer.send(asio::buffer(head_.text));
-  if (!head_.has_body) co_return;
-  co_await write(writer);
-  const auto end = head_.framing.end();
-  co_await writer.send(asio::buffer(end.data(), end.size()));
+void Session::wait_for_client() {
+  waited_until_ = Clock::now();
+  patience_ends_ = waited_until_ + service_.options.write_timeout;
+  enter(Phase::kWriting, kWaitSlice);
 }
 
-void Session::on_streamed() {
-  if (phase_ == Phase::kClosed) return;
-  log(message_.result_int(), head_.framing.written());
-  after_answer(head_.keep_alive);
+// What the client takes is not the worker's time: a slow one must not get it aborted.
+void Session::discount_wait() {
+  const auto now = Clock::now();
+  mark_->discount(now - std::exchange(waited_until_, now));
+}
+
+void Session::begin_stream(const async_stream& write) {
+  if (service_.engine.kind() != worker_class::async) {
+    throw std::logic_error("an async_stream can only be sent in class async");
+  }
+  head_ = make_head(*response_, request_, may_keep_alive());
+  asio::co_spawn(socket_.get_executor(), run_stream(write),
+                 [self = shared_from_this()](const std::exception_ptr& error) {
+                   if (error) return self->on_failed(error);
+                   self->mark_.reset();
+                   self->on_answered();
+                 });
+}
+
+// `write` is the response's, which lasts until the stream has ended.
+asio::awaitable<void> Session::run_stream(const async_stream& write) {
+  AsyncWriter writer(*this);
+  streamed_ = true;
+  co_await writer.send(Parcel(head_.text));
+  if (!head_.has_body) co_return;
+  co_await write(writer);
+  co_await writer.send(Parcel(head_.framing.end()));
 }
 
 // From here on the connection is the other protocol's.
@@ -398,12 +416,14 @@ void Session::upgrade(const connection_handler& next) {
 
 void Session::on_upgrade_ended(const std::exception_ptr& error) {
   if (error) complain(error);
+  log(static_cast<unsigned>(status::switching_protocols), 0);
   close();
 }
 
 void Session::refuse(status status) {
   if (parser_) static_cast<request::message_type&>(request_) = parser_->release();
-  write(to_message(refusal(status), request_, false));
+  response_ = refusal(status);
+  answer(false);
 }
 
 bool Session::may_keep_alive() {
@@ -414,19 +434,33 @@ bool Session::may_keep_alive() {
   return pipelined && ++answered_while_draining_ <= kPipelinedWhileDraining;
 }
 
-void Session::write(Message message) {
-  message_ = std::move(message);
+void Session::answer(bool keep_alive) {
+  head_ = make_head(*response_, request_, keep_alive, std::move(head_.text));
+  Parcel parcel(head_.text);
+  if (head_.has_body) {
+    head_.framing.frame(response_->body);
+    parcel = Parcel(head_.text, response_->body);
+  }
+  // As a rule there is room for all of it, and the loop need not be asked.
+  if (parcel.send_to(socket_.native_handle())) return on_answered();
+  if (errno != EAGAIN) return close();
   enter(Phase::kWriting, service_.options.write_timeout);
-  beast::http::async_write(socket_, message_,
-                           [self = shared_from_this()](const Error& error, std::size_t) {
-                             if (error) return self->close();
-                             self->log(self->message_.result_int(), self->message_.body().size());
-                             self->after_answer(self->message_.keep_alive());
-                           });
+  asio::async_write(socket_, parcel.buffers(),
+                    [self = shared_from_this()](const Error& error, std::size_t) {
+                      error ? self->close() : self->on_answered();
+                    });
 }
 
-void Session::after_answer(bool keep_alive) {
-  keep_alive ? await_request() : linger();
+void Session::on_answered() {
+  if (phase_ == Phase::kClosed) return;
+  log(static_cast<unsigned>(response_->status), head_.framing.written());
+  if (!head_.keep_alive) {
+    service_.engine.over(origin_);
+    return linger();
+  }
+  if (buffer_.size() == 0) return await_request();
+  // What is pipelined waits its turn, and does not grow the stack.
+  asio::post(socket_.get_executor(), [self = shared_from_this()] { self->await_request(); });
 }
 
 void Session::log(unsigned status, std::uint64_t bytes) const {
@@ -475,6 +509,13 @@ void Session::close() {
   service_.engine.ended(origin_);
 }
 
+// Without a limit.
+void Session::enter_handling() {
+  if (phase_ == Phase::kClosed) return;
+  phase_ = Phase::kHandling;
+  deadline_ = Clock::time_point::max();
+}
+
 void Session::enter(Phase phase, Clock::duration limit) {
   if (phase_ == Phase::kClosed) return;
   phase_ = phase;
@@ -491,7 +532,7 @@ void Session::wait_for_deadline() {
     --self->waits_;
     if (self->phase_ == Phase::kClosed) return;
     if (Clock::now() >= self->deadline_) return self->on_deadline();
-    if (self->waits_ == 0) self->wait_for_deadline();
+    if (self->waits_ == 0 && self->phase_ != Phase::kHandling) self->wait_for_deadline();
   });
 }
 
@@ -509,11 +550,15 @@ void Session::on_deadline() {
       enter(Phase::kReading, kLingerTime);
       socket_.cancel(ignored);
       return;
-    case Phase::kHandling:
-      return enter(Phase::kHandling, kNoLimit);
     case Phase::kWriting:
+      if (!mark_) return close();
+      discount_wait();  // of a stream
+      if (waited_until_ >= patience_ends_) return close();
+      return enter(Phase::kWriting,
+                   std::min<Clock::duration>(kWaitSlice, patience_ends_ - waited_until_));
     case Phase::kLingering:
       return close();
+    case Phase::kHandling:
     case Phase::kClosed:
       return;
   }

@@ -44,6 +44,7 @@ class Session : public std::enable_shared_from_this<Session> {
   enum class Phase { kIdle, kReading, kHandling, kWriting, kLingering, kClosed };
 
   void await_request();
+  void forget_request();
   void read_header();
   void make_parser();
   void look_at_header();
@@ -58,29 +59,33 @@ class Session : public std::enable_shared_from_this<Session> {
   void call_handler() noexcept;
   void on_handled();
   void call_coroutine(const async_handler& answer);
+  void begin_mark();
   void on_failed(const std::exception_ptr& error);
   void complain(const std::exception_ptr& error) const;
 
-  void respond(response response);
+  void respond();
   void block_on_stream(const stream& write);
-  boost::asio::awaitable<void> run_stream(async_stream write);
-  void on_streamed();
+  void begin_stream(const async_stream& write);
+  boost::asio::awaitable<void> run_stream(const async_stream& write);
+  void wait_for_client();
+  void discount_wait();
   void upgrade(const connection_handler& next);
   void on_upgrade_ended(const std::exception_ptr& error);
   void refuse(status status);
-  void write(Message message);
-  void after_answer(bool keep_alive);
+  void answer(bool keep_alive);
+  void on_answered();
   void log(unsigned status, std::uint64_t bytes) const;
   void linger();
   void close();
 
   [[nodiscard]] bool may_keep_alive();
+  void enter_handling();
   void enter(Phase phase, Clock::duration limit);
   void wait_for_deadline();
   void on_deadline();
 
   const Service& service_;
-  const serving::Origin origin_;
+  serving::Origin origin_;
   Socket socket_;
   serving::Timer timer_;
   Phase phase_ = Phase::kIdle;
@@ -94,16 +99,19 @@ class Session : public std::enable_shared_from_this<Session> {
   std::optional<boost::beast::http::request_parser<boost::beast::http::string_body>> parser_;
   // Of a request whose body comes in chunks: Beast adds the trailer to it, which may hold any name.
   std::optional<boost::beast::http::fields> header_;
-  Message message_;
 
   // The request that is being served, and what came of it.
   request request_;
   std::optional<in_flight> mark_;
   std::optional<response> response_;
   std::exception_ptr failure_;
-  StreamHead head_;
+  Head head_;
   bool streamed_ = false;     // the head was sent, and no other answer can be
   bool client_gone_ = false;  // that is why a stream ended
+  // Of a stream in class async that waits for its client: how much of that was discounted, and when
+  // it is enough.
+  Clock::time_point waited_until_;
+  Clock::time_point patience_ends_;
   std::optional<connection> upgraded_;
   Clock::time_point begun_;
 };

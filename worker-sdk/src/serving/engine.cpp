@@ -23,6 +23,8 @@ namespace {
 
 // Messages taken in one turn of the loop; the others wait for the next.
 constexpr int kMessagesPerTurn = 64;
+// Clients that do not close their end have this many connections beyond the limit for a while.
+constexpr std::size_t kMostOver = 64;
 
 std::uint32_t class_number(worker_class kind) {
   switch (kind) {
@@ -204,9 +206,19 @@ void Engine::give(Socket socket, const Origin& origin) {
   }
 }
 
+void Engine::over(Origin& origin) {
+  if (origin.is_private || origin.is_over || over_ >= kMostOver) return;
+  origin.is_over = true;
+  ++over_;
+  scoreboard_.connection_closed();
+  gate_.give();
+}
+
 void Engine::ended(const Origin& origin) {
   --open_;
-  if (!origin.is_private) {
+  if (origin.is_over) {
+    --over_;
+  } else if (!origin.is_private) {
     scoreboard_.connection_closed();
     gate_.give();
   }

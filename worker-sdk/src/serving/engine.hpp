@@ -37,6 +37,7 @@ namespace ostler::serving {
 struct Origin {
   bool is_private = false;  // the manager's own: served like any other, but not counted
   bool is_accepted = true;  // else it was handed over
+  bool is_over = false;     // see Engine::over()
   Endpoint peer;
 };
 
@@ -61,6 +62,10 @@ class Engine {
   // Serves until the process is asked to stop and all connections have ended. Throws what keeps it
   // from serving.
   void run(OnConnection on_connection);
+
+  // Nothing more will be served on the connection, though it is not closed yet: another one may be
+  // accepted for it. Without effect where many are so already.
+  void over(Origin& origin);
 
   // The connection has been closed, or will not be waited for.
   void ended(const Origin& origin);
@@ -111,6 +116,7 @@ class Engine {
   const worker_class kind_;
   std::stop_source stop_;
   std::atomic<std::size_t> open_{0};
+  std::size_t over_ = 0;
   OnConnection on_connection_;
   asio::io_context context_{1};
   std::optional<asio::thread_pool> pool_;
