@@ -47,9 +47,7 @@ def test_check_may_run_beside_a_manager_with_the_same_file(manager):
 @pytest.mark.parametrize("keys", [
     {"spawn": "template"}, {"limits": {"memory": "1G"}}, {"affinity": "auto"},
     {"sandbox": {}}, {"accept": "reuseport"}, {"accept": "dispatch"},
-    {"health": {"exec": ["true"]}}, {"warmup": ["GET /"]}, {"recycle": {"requests": 5}},
-    {"worker": {"class": "sync"}}, {"workers": {"min": 1, "max": 2}},
-    {"timeouts": {"request": "5s"}}])
+    {"workers": {"min": 1, "max": 2}}])
 def test_what_comes_later_is_refused_and_not_ignored(manager, keys):
     one = manager({"web": {**example(), **keys}}, start=False)
     done = ostlerd("--check", "--config", one.file)
@@ -114,7 +112,7 @@ def test_faults_of_the_command_line_are_told_in_its_own_words():
     assert done.returncode == 2 and "no command after --" in done.stderr
 
 
-@pytest.mark.parametrize("option", [["--recycle-requests", "1000"], ["--recycle-requests=1000"],
+@pytest.mark.parametrize("option", [["--dispatch", "random"], ["--limits-memory=1G"],
                                     ["--limits-memory", "1G"], ["--accept", "reuseport"]])
 def test_options_of_what_comes_later_are_refused_as_that(option):
     done = ostlerd(*option, "--workers", 2, "--", "/bin/true")
@@ -154,7 +152,7 @@ def test_help_and_version():
     assert helped.returncode == 0
     for word in ("--config", "--check", "--print-config", "--listen", "--timeouts-stop", "Exit"):
         assert word in helped.stdout
-    for word in ("--recycle", "--affinity", "--health", "--limits", "template"):
+    for word in ("--affinity", "--limits", "--sandbox", "--dispatch", "template"):
         assert word not in helped.stdout
     assert ostlerd("--version").stdout.startswith("ostlerd ")
 

@@ -46,10 +46,10 @@ std::string_view cut(std::string_view text, std::size_t most) {
 // Without a limit for silence nobody looks for it; it is only seen in time that the work is over.
 constexpr std::chrono::seconds kUsualBeat{5};
 
-// A quarter of what the manager tolerates.
+// A twentieth of what the manager tolerates: by so much a loop may be taken for stuck too early.
 std::chrono::nanoseconds beat_every(std::optional<worker::microseconds> heartbeat_interval) {
   if (!heartbeat_interval) return kUsualBeat;
-  return std::max<std::chrono::nanoseconds>(*heartbeat_interval / 2, std::chrono::milliseconds(1));
+  return std::max<std::chrono::nanoseconds>(*heartbeat_interval / 10, std::chrono::milliseconds(1));
 }
 
 }  // namespace
