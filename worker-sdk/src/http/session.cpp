@@ -14,7 +14,6 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/error.hpp>
-#include <boost/beast/http/read.hpp>
 
 #include "http/access_log.hpp"
 #include "http/request_rules.hpp"
@@ -30,6 +29,10 @@ using std::chrono::seconds;
 // What is read beyond a header belongs to the body or the next request.
 constexpr std::size_t kReadAhead = 8 * 1024;
 constexpr std::size_t kReadSize = 2 * 1024;
+constexpr std::size_t kBodyReadSize = 16 * 1024;
+// Of a body in chunks so much is still to come until all of it was read: "0", CR LF, CR LF. Beast
+// before 1.86 takes for granted that it is there when it looks at a last chunk for the second time.
+constexpr std::size_t kLeastOfChunks = 5;
 // Closing with unread data in the socket makes the kernel send RST, which may destroy the last
 // answer on the client's side before it was read. So what still comes is read and thrown away.
 constexpr seconds kLingerTime{2};
@@ -175,13 +178,28 @@ void Session::send_continue() {
 
 void Session::read_body() {
   enter(Phase::kReading, service_.options.body_timeout);
-  beast::http::async_read(
-      socket_, buffer_, *parser_,
-      [self = shared_from_this()](const Error& error, std::size_t) { self->on_body(error); });
+  take_body();
 }
 
-void Session::on_body(const Error& error) {
-  if (error) return on_bad_read(error);
+void Session::take_body() {
+  Error error;
+  const std::size_t least = parser_->chunked() ? kLeastOfChunks : 1;
+  while (!error && !parser_->is_done() && buffer_.size() >= least) {
+    buffer_.consume(parser_->put(buffer_.data(), error));
+  }
+  if (error && error != beast::http::error::need_more) return on_bad_read(error);
+  if (parser_->is_done()) return on_body();
+  const auto room = std::min(kBodyReadSize, buffer_.max_size() - buffer_.size());
+  if (room == 0) return on_bad_read(beast::http::error::buffer_overflow);
+  socket_.async_read_some(buffer_.prepare(room),
+                          [self = shared_from_this()](const Error& failed, std::size_t size) {
+                            if (failed) return self->on_bad_read(failed);
+                            self->buffer_.commit(size);
+                            self->take_body();
+                          });
+}
+
+void Session::on_body() {
   if (header_) static_cast<beast::http::fields&>(parser_->get()) = std::move(*header_);
   handle();
 }

@@ -52,7 +52,8 @@ class Session : public std::enable_shared_from_this<Session> {
   void on_other_version();
   void send_continue();
   void read_body();
-  void on_body(const Error& error);
+  void take_body();
+  void on_body();
   void on_bad_read(const Error& error);
 
   void handle();
