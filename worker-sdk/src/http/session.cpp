@@ -1,6 +1,7 @@
 #include "http/session.hpp"
 
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
 #include <stdexcept>
 #include <string_view>
@@ -54,6 +55,10 @@ std::string_view text_of(const beast::flat_buffer& buffer) {
 
 std::string_view view(beast::string_view text) {
   return {text.data(), text.size()};
+}
+
+void look_at_extensions(std::uint64_t /*size*/, beast::string_view extensions, Error& error) {
+  if (!are_extensions(view(extensions))) error = beast::http::error::bad_chunk_extension;
 }
 
 // Some clients send an empty line after a body; RFC 9112 section 2.2.
@@ -114,6 +119,7 @@ void Session::make_parser() {
   parser_.emplace();
   parser_->header_limit(service_.options.header_limit);
   parser_->body_limit(service_.options.body_limit);
+  parser_->on_chunk_header(look_at_extensions);
 }
 
 void Session::look_at_header() {
@@ -445,7 +451,7 @@ void Session::refuse(status status) {
 }
 
 bool Session::may_keep_alive() {
-  if (!request_.keep_alive() || !service_.keeps_alive()) return false;
+  if (!wants_keep_alive(request_) || !service_.keeps_alive()) return false;
   if (!service_.engine.draining()) return true;
   Error ignored;
   const bool pipelined = buffer_.size() > 0 || socket_.available(ignored) > 0;
