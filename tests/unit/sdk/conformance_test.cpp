@@ -19,6 +19,8 @@ struct Case {
   int status = 400;
   // What the handler saw, if it was asked.
   std::string seen{};
+  // Whether the connection ends with the answer. It always does when the request is refused.
+  bool closes = false;
 };
 
 // "METHOD TARGET host=HOST body=BODY", and how often it was called until then.
@@ -52,6 +54,12 @@ std::string sized(const std::string& length, const std::string& body = "12345") 
 
 std::string line(const std::string& request_line) {
   return request_line + "\r\nHost: a\r\n\r\n";
+}
+
+std::string repeated(const std::string& text, int times) {
+  std::string all;
+  for (int i = 0; i < times; ++i) all += text;
+  return all;
 }
 
 std::string nul(const std::string& text) {
@@ -100,9 +108,14 @@ std::vector<Case> request_lines() {
       {"empty lines before a request", "\r\n\r\n" + line("GET / HTTP/1.1"), 200,
        "GET / host=a body="},
       {"an empty line that ends in LF alone", "\n" + line("GET / HTTP/1.1")},
+      {"a thousand empty lines before a request", repeated("\r\n", 1000) + line("GET / HTTP/1.1"),
+       200, "GET / host=a body="},
       {"a CR before a request", "\r" + line("GET / HTTP/1.1")},
       {"a method that is too long", line(long_word + " / HTTP/1.1"), 414},
       {"a target that is too long", line("GET /" + long_word + " HTTP/1.1"), 414},
+      {"a control character behind the version", line("GET / HTTP/1.1\x01")},
+      {"NUL behind the version", nul(line("GET / HTTP/1.1NUL"))},
+      {"NUL in the method", nul(line("GENULT / HTTP/1.1"))},
       {"TLS", std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 15)},
   };
 }
@@ -116,11 +129,20 @@ std::vector<Case> targets() {
        "GET /?y host=b body="},
       {"OPTIONS of a host", line("OPTIONS http://b HTTP/1.1"), 200, "OPTIONS * host=b body="},
       {"absolute form does not replace Host", "GET http://b/ HTTP/1.1\r\n\r\n"},
+      {"absolute form with its scheme in capitals", line("GET HTTP://b/x HTTP/1.1"), 200,
+       "GET /x host=b body="},
+      {"absolute form in HTTP/1.0", "GET http://b/x HTTP/1.0\r\n\r\n", 200,
+       "GET /x host=b body=", true},
+      {"absolute form does not mend Host", "GET http://b/ HTTP/1.1\r\nHost: a b\r\n\r\n"},
+      {"absolute form with a blank in its host", line("GET http://b c/ HTTP/1.1")},
       {"absolute form with a user", line("GET http://u@b/ HTTP/1.1")},
       {"absolute form without a host", line("GET http:///x HTTP/1.1")},
       {"absolute form of another scheme", line("GET ftp://b/ HTTP/1.1")},
       {"OPTIONS *", line("OPTIONS * HTTP/1.1"), 200, "OPTIONS * host=a body="},
       {"GET *", line("GET * HTTP/1.1")},
+      {"OPTIONS of a path", line("OPTIONS /x HTTP/1.1"), 200, "OPTIONS /x host=a body="},
+      {"OPTIONS without a target's form", line("OPTIONS x HTTP/1.1")},
+      {"* and more", line("OPTIONS *x HTTP/1.1")},
       {"authority form", line("GET b:80 HTTP/1.1")},
       {"a path without its slash", line("GET x HTTP/1.1")},
       {"CONNECT", line("CONNECT b:80 HTTP/1.1"), 501},
@@ -130,7 +152,7 @@ std::vector<Case> targets() {
 std::vector<Case> hosts() {
   return {
       {"no Host", "GET / HTTP/1.1\r\n\r\n"},
-      {"no Host in HTTP/1.0", "GET / HTTP/1.0\r\n\r\n", 200, "GET / host= body="},
+      {"no Host in HTTP/1.0", "GET / HTTP/1.0\r\n\r\n", 200, "GET / host= body=", true},
       {"two Hosts", with("Host: a")},
       {"two Hosts in HTTP/1.0", "GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n"},
       {"an empty Host", with_host(""), 200, "GET / host= body="},
@@ -143,6 +165,11 @@ std::vector<Case> hosts() {
       {"Host with a user", with_host("u@a")},
       {"Host with a path", with_host("a/b")},
       {"Host with a port that is none", with_host("a:b")},
+      {"Host that is not ASCII", with_host("\xc3\xa4")},
+      {"Host with a tab", with_host("a\tb")},
+      {"Host with blanks around", with_host(" \ta "), 200, "GET / host=a body="},
+      {"two Hosts, one of them empty", with("Host:")},
+      {"two Hosts in different capitals", with("hOST: b")},
       {"Host with two ports", with_host("a:1:2")},
   };
 }
@@ -175,7 +202,15 @@ std::vector<Case> fields() {
       {"no blank behind the colon", with("A:b"), 200, "GET / host=a body="},
       {"a field that is too long", with("A: " + long_word), 431},
       {"a name that is too long", with(long_word + ": a"), 431},
+      {"two thousand bytes of small fields", with(repeated("A:\r\n", 500) + "B: c"), 200,
+       "GET / host=a body="},
+      {"more small fields than the limit", with(repeated("A:\r\n", 2100) + "B: c"), 431},
       {"an expectation that nobody knows", with("Expect: miracles"), 417},
+      {"such an expectation among two", with("Expect: miracles\r\nExpect: 100-continue"), 417},
+      {"such an expectation in a list", with("Expect: 100-continue, miracles"), 417},
+      {"an expectation of HTTP/1.0 is none", "GET / HTTP/1.0\r\nExpect: miracles\r\n\r\n", 200,
+       "GET / host= body=", true},
+      {"a go-ahead for no body", with("Expect: 100-Continue"), 200, "GET / host=a body="},
   };
 }
 
@@ -202,6 +237,20 @@ std::vector<Case> lengths() {
       {"a length over the limit", sized("18446744073709551615"), 413},
       {"a blank before the length's colon",
        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length : 5\r\n\r\n12345"},
+      {"a length on a folded line",
+       "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n 5\r\n\r\n12345"},
+      {"a length and one with a blank before the colon", sized("5\r\nContent-Length : 4")},
+      {"a length behind NUL", nul(sized("NUL5"))},
+      {"a length behind a vertical tab", sized("\x0b"
+                                               "5")},
+      {"a length in digits that are not ASCII", sized("\xd9\xa5")},
+      {"a length with its sign behind", sized("5-")},
+      {"no length is no body", "POST / HTTP/1.1\r\nHost: a\r\n\r\n", 200, "POST / host=a body="},
+      {"a length of none", sized("0", ""), 200, "POST / host=a body="},
+      {"a length in HTTP/1.0", "POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\nhi", 200,
+       "POST / host= body=hi", true},
+      {"OPTIONS * with a body", "OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi", 200,
+       "OPTIONS * host=a body=hi"},
       {"a GET with a body", "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi", 200,
        "GET / host=a body=hi"},
   };
@@ -213,6 +262,15 @@ std::vector<Case> codings() {
       {"chunked", coded(te + "chunked"), 200, "POST / host=a body="},
       {"chunked in capitals", coded(te + "CHUNKED"), 200, "POST / host=a body="},
       {"chunked behind a tab", coded("Transfer-Encoding:\tchunked"), 200, "POST / host=a body="},
+      {"chunked with blanks around", coded(te + " \tchunked \t"), 200, "POST / host=a body="},
+      {"a name that only resembles it", coded("Transfer_Encoding: chunked\r\nContent-Length: 5"),
+       200, "POST / host=a body=0\r\n\r\n"},
+      {"an empty coding and a length", coded(te + "\r\nContent-Length: 5")},
+      {"an empty coding and chunked", coded(te + "\r\n" + te + "chunked")},
+      {"chunked before a comma", coded(te + "chunked,")},
+      {"NUL in the coding's name", nul(coded("Transfer-EncodingNUL: chunked"))},
+      {"chunked and a length in HTTP/1.0",
+       "POST / HTTP/1.0\r\n" + te + "chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"},
       {"chunked and a length", coded(te + "chunked\r\nContent-Length: 5")},
       {"a length and chunked", coded("Content-Length: 5\r\n" + te + "chunked")},
       {"a length and a coding that is not chunked", coded("Content-Length: 5\r\n" + te + "gzip")},
@@ -249,6 +307,9 @@ std::vector<Case> chunk_cases() {
        "POST / host=a body=0123456789"},
       {"extensions are left out", chunks("3;a;b=c;d=\"e\"\r\nabc\r\n0;f\r\n\r\n"), 200, seen},
       {"trailers are left out", chunks("3\r\nabc\r\n0\r\nHost: b\r\nX: y\r\n\r\n"), 200, seen},
+      {"blanks around an extension", chunks("3 ; a = b\r\nabc\r\n0\r\n\r\n"), 200, seen},
+      {"a chunk's data are only data", chunks("5\r\n0\r\n\r\n\r\n0\r\n\r\n"), 200,
+       "POST / host=a body=0\r\n\r\n"},
       {"no size", chunks("\r\nabc\r\n0\r\n\r\n")},
       {"an extension without a size", chunks(";a\r\nabc\r\n0\r\n\r\n")},
       {"a size that is none", chunks("g\r\nabc\r\n0\r\n\r\n")},
@@ -268,12 +329,58 @@ std::vector<Case> chunk_cases() {
       {"CR alone behind a size", chunks("3\rabc\r\n0\r\n\r\n")},
       {"LF alone behind a chunk", chunks("3\r\nabc\n0\r\n\r\n")},
       {"LF alone in an extension", chunks("3;a\nb\r\nabc\r\n0\r\n\r\n")},
+      {"LF alone in a quoted extension", chunks("3;a=\"b\nc\"\r\nabc\r\n0\r\n\r\n")},
+      {"LF alone behind a backslash", chunks("3;a=\"b\\\nc\"\r\nabc\r\n0\r\n\r\n")},
+      {"LF alone in the last chunk's extension", chunks("3\r\nabc\r\n0;a=\"\n\"\r\n\r\n")},
+      {"NUL in a quoted extension", nul(chunks("3;a=\"NUL\"\r\nabc\r\n0\r\n\r\n"))},
+      {"DEL in a quoted extension", chunks("3;a=\"\x7f\"\r\nabc\r\n0\r\n\r\n")},
+      {"CR LF in a quoted extension", chunks("3;a=\"b\r\nc\"\r\nabc\r\n0\r\n\r\n")},
+      {"a control character in an extension", chunks("3;a\x01\r\nabc\r\n0\r\n\r\n")},
+      {"an extension without a name", chunks("3;\r\nabc\r\n0\r\n\r\n")},
+      {"an extension without its value", chunks("3;a=\r\nabc\r\n0\r\n\r\n")},
+      {"an extension that is too long",
+       chunks("3;" + std::string(20'000, 'a') + "\r\nabc\r\n0\r\n\r\n"), 431},
+      {"a size that is too long", chunks(std::string(20'000, '0') + "3\r\nabc\r\n0\r\n\r\n"), 431},
+      {"a blank behind the size", chunks("3 \r\nabc\r\n0\r\n\r\n")},
+      {"LF alone behind the last chunk", chunks("0\r\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")},
+      {"the last chunk without its line end", chunks("0\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")},
       {"CR alone in an extension", chunks("3;a\rb\r\nabc\r\n0\r\n\r\n")},
       {"LF alone in a trailer", chunks("0\r\nA: b\nC: d\r\n\r\n")},
       {"a trailer without a colon", chunks("0\r\nA\r\n\r\n")},
       {"a folded trailer is left out like others", chunks("0\r\nA: b\r\n c\r\n\r\n"), 200,
        "POST / host=a body="},
+      {"NUL in a trailer", nul(chunks("0\r\nA: bNUL\r\n\r\n"))},
+      {"a blank before a trailer's colon", chunks("0\r\nA : b\r\n\r\n")},
+      {"trailers that are too long", chunks("0\r\n" + repeated("A: b\r\n", 4000) + "\r\n"), 431},
+      {"a trailer with a coding", chunks("0\r\nTransfer-Encoding: chunked\r\n\r\n")},
       {"a trailer with a length", chunks("0\r\nContent-Length: 5\r\n\r\n")},
+  };
+}
+
+std::vector<Case> connections() {
+  const std::string seen = "GET / host=a body=";
+  const auto old = [](const std::string& lines) {
+    return "GET / HTTP/1.0\r\nHost: a\r\n" + lines + "\r\n\r\n";
+  };
+  return {
+      {"1.1 is kept", line("GET / HTTP/1.1"), 200, seen},
+      {"1.1 with another option", with("Connection: x"), 200, seen},
+      {"1.1 with keep-alive", with("Connection: keep-alive"), 200, seen},
+      {"1.1 with close", with("Connection: close"), 200, seen, true},
+      {"1.1 with close in capitals", with("Connection: CLOSE"), 200, seen, true},
+      {"1.1 with close in a list", with("Connection: x,close , y"), 200, seen, true},
+      {"1.1 with close in a second field", with("Connection: x\r\nConnection: close"), 200, seen,
+       true},
+      {"1.1 with close and keep-alive", with("Connection: keep-alive, close"), 200, seen, true},
+      {"1.1 with a word that ends in close", with("Connection: xclose"), 200, seen},
+      {"1.0 is closed", line("GET / HTTP/1.0"), 200, seen, true},
+      {"1.0 with keep-alive", old("Connection: Keep-Alive"), 200, seen},
+      {"1.0 with keep-alive in a list", old("Connection: x, keep-alive"), 200, seen},
+      {"1.0 with keep-alive in a second field", old("Connection: x\r\nConnection: keep-alive"), 200,
+       seen},
+      {"1.0 with close and keep-alive", old("Connection: close, keep-alive"), 200, seen, true},
+      {"1.0 with close in a second field", old("Connection: keep-alive\r\nConnection: close"), 200,
+       seen, true},
   };
 }
 
@@ -281,7 +388,18 @@ int calls(const Listener& listener) {
   return std::stoi(Client(listener).ask(get("/calls", "Connection: close\r\n")).body);
 }
 
-void check(const Listener& listener, const Case& each) {
+// Whether the server would read the next request where this one has ended.
+void check_next(Client& client, const Reply& reply, bool closes, int calls_until_now) {
+  CHECK(reply.keeps_alive() != closes);
+  if (closes) {
+    CHECK(client.closed_in_order());
+  } else {
+    CHECK(client.ask(get("/calls")).body == std::to_string(calls_until_now));
+    CHECK(client.hears_nothing_for(std::chrono::milliseconds(0)));
+  }
+}
+
+void check(const Listener& listener, const Case& each, worker_class kind) {
   CAPTURE(each.name);
   const int before = calls(listener);
   Client client(listener);
@@ -291,11 +409,11 @@ void check(const Listener& listener, const Case& each) {
   CHECK(reply->status == each.status);
   if (each.status == 200) {
     CHECK(reply->body == each.seen);
-    return;
+    check_next(client, *reply, each.closes || kind == worker_class::sync, before + 1);
+  } else {
+    check_next(client, *reply, true, before);
+    CHECK(calls(listener) == before);
   }
-  CHECK_FALSE(reply->keeps_alive());
-  CHECK(client.closed_in_order());
-  CHECK(calls(listener) == before);
 }
 
 void check_in_every_class(const std::vector<Case>& cases) {
@@ -303,7 +421,7 @@ void check_in_every_class(const std::vector<Case>& cases) {
     CAPTURE(static_cast<int>(kind));
     const Listener listener;
     const Served served(listener, tell, in_class(kind));
-    for (const auto& each : cases) check(listener, each);
+    for (const auto& each : cases) check(listener, each, kind);
   }
 }
 
@@ -335,6 +453,28 @@ TEST_CASE("Transfer-Encoding as in RFC 9112 section 6") {
 
 TEST_CASE("chunks as in RFC 9112 section 7.1") {
   check_in_every_class(chunk_cases());
+}
+
+TEST_CASE("the connection as in RFC 9112 section 9.3") {
+  check_in_every_class(connections());
+}
+
+TEST_CASE("what comes byte by byte is read as what comes at once") {
+  const Listener listener;
+  const Served served(listener, tell);
+  for (const auto& cases :
+       {request_lines(), targets(), fields(), lengths(), codings(), chunk_cases(), connections()}) {
+    for (const auto& each : cases) {
+      if (each.bytes.size() > 200) continue;
+      CAPTURE(each.name);
+      Client client(listener);
+      for (const char byte : each.bytes) client.send({byte});
+      const auto reply = client.receive();
+      REQUIRE(reply);
+      CHECK(reply->status == each.status);
+      if (each.status == 200) CHECK(reply->body == each.seen);
+    }
+  }
 }
 
 TEST_CASE("what follows a body is the next request") {

@@ -7,6 +7,7 @@
 
 #include <boost/beast/core/string.hpp>
 #include <boost/beast/http/field.hpp>
+#include <boost/beast/http/rfc7230.hpp>
 
 namespace ostler::http {
 namespace {
@@ -23,11 +24,10 @@ struct Framing {
   int hosts = 0;
   int lengths = 0;
   int codings = 0;
-  int expectations = 0;
+  int unknown_expectations = 0;
   std::string_view host;
   std::string_view length;
   std::string_view coding;
-  std::string_view expectation;
 };
 
 Framing framing_of(const request::message_type& asked) {
@@ -41,7 +41,9 @@ Framing framing_of(const request::message_type& asked) {
     if (name == field::host) framing.hosts += take(framing.host, each);
     if (name == field::content_length) framing.lengths += take(framing.length, each);
     if (name == field::transfer_encoding) framing.codings += take(framing.coding, each);
-    if (name == field::expect) framing.expectations += take(framing.expectation, each);
+    if (name == field::expect && !iequals(each.value(), "100-continue")) {
+      ++framing.unknown_expectations;
+    }
   }
   return framing;
 }
@@ -140,10 +142,24 @@ std::optional<status> fault_of(const request::message_type& asked) {
     return fault_of_coding(framing.coding);
   }
   // RFC 9110 section 10.1.1: of HTTP/1.0 it is ignored.
-  if (newer && framing.expectations > 0 && !iequals(framing.expectation, "100-continue")) {
-    return status::expectation_failed;
-  }
+  if (newer && framing.unknown_expectations > 0) return status::expectation_failed;
   return fault_of_target(asked);
+}
+
+bool wants_keep_alive(const request::message_type& asked) {
+  bool wanted = asked.version() >= 11;
+  const auto [begin, end] = asked.equal_range(field::connection);
+  for (auto each = begin; each != end; ++each) {
+    boost::beast::http::token_list options(each->value());
+    if (options.exists("close")) return false;
+    wanted = wanted || options.exists("keep-alive");
+  }
+  return wanted;
+}
+
+bool are_extensions(std::string_view text) {
+  return std::none_of(text.begin(), text.end(),
+                      [](char c) { return (c >= 0 && c < ' ' && c != '\t') || c == '\x7f'; });
 }
 
 void to_origin_form(request::message_type& asked) {
