@@ -54,13 +54,15 @@ endfunction()
 # Boost 1.81 is the one Debian 12 has beside its default 1.74; Process and Asio moved on since.
 find_package(Boost 1.81 REQUIRED)
 
+set(ostler_asio_definitions BOOST_ASIO_SEPARATE_COMPILATION BOOST_BEAST_SEPARATE_COMPILATION
+  BOOST_ASIO_NO_DEPRECATED)
+
 # Asio and Beast are compiled once, here, and not again in every file that uses them.
 function(ostler_asio_library)
   add_library(ostler_asio STATIC ${CMAKE_SOURCE_DIR}/cmake/asio.cpp)
   target_include_directories(ostler_asio SYSTEM PUBLIC ${Boost_INCLUDE_DIRS})
   target_link_libraries(ostler_asio PRIVATE ostler_flags PUBLIC Threads::Threads)
-  target_compile_definitions(ostler_asio PUBLIC BOOST_ASIO_SEPARATE_COMPILATION
-    BOOST_BEAST_SEPARATE_COMPILATION BOOST_ASIO_NO_DEPRECATED)
+  target_compile_definitions(ostler_asio PUBLIC ${ostler_asio_definitions})
   target_compile_options(ostler_asio PRIVATE -w)
 endfunction()
 ostler_asio_library()
@@ -69,7 +71,8 @@ ostler_asio_library()
 function(ostler_library name)
   cmake_parse_arguments(arg "" "" "SOURCES;LINK;LINK_PRIVATE" ${ARGN})
   add_library(${name} STATIC ${arg_SOURCES})
-  target_link_libraries(${name} PRIVATE ostler_flags ${arg_LINK_PRIVATE} PUBLIC ${arg_LINK})
+  target_link_libraries(${name} PRIVATE $<BUILD_INTERFACE:ostler_flags> ${arg_LINK_PRIVATE}
+    PUBLIC ${arg_LINK})
 endfunction()
 
 # ostler_program(NAME SOURCES… LINK targets…): one executable in bin/.

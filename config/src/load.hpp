@@ -48,8 +48,8 @@ struct Loaded {
 Loaded load(const std::string& file, const LoadOptions& options = {});
 
 // The ad-hoc form: one pool named `app`. `keys` are pool keys as on the command line, dashes
-// joining nested ones ("timeouts-stop", "5s"); "listen" and "warmup" may be repeated; `command` is argv.
-// "socket" is control.socket; "log-level", "log-format", "log-output" are the keys of `log`.
+// joining nested ones ("timeouts-stop", "5s"); "listen" and "warmup" may be repeated; `command` is
+// argv. "socket" is control.socket; "log-level", "log-format", "log-output" are the keys of `log`.
 Loaded load_ad_hoc(const std::vector<std::pair<std::string, std::string>>& keys,
                    const std::vector<std::string>& command, const LoadOptions& options = {});
 

@@ -327,8 +327,10 @@ void Oracle::act(const Note& note) {
       gave_up_ = ExitReason::kAllPoolsFailed;
       check(!any_ready_, "given up though a worker was ready once");
       for (const auto& pool : pools_) {
-        const bool tried = pool->failures >= limits::kFirstStartTries || least(*pool) == 0;
-        check(tried || pool->removed, "given up before every pool had its tries: " + pool->name);
+        // 0: a reload had added it, and takes it back.
+        if (pool->removed || pool->desired() == 0) continue;
+        check(pool->failures >= limits::kFirstStartTries || least(*pool) == 0,
+              "given up before every pool had its tries: " + pool->name);
       }
       return abandon();
     case NoteKind::kPoolReady: {

@@ -151,6 +151,14 @@ class Worker:
             self.accepted += 1
             self.board["accepted"] = self.accepted
             self.board["connections"] = 1
+        try:
+            self.converse(connection, private)
+        except OSError:
+            pass  # the client did not wait
+        if not private and not self.silent:
+            self.board["connections"] = 0
+
+    def converse(self, connection, private):
         with connection:
             head = b""
             while b"\r\n\r\n" not in head:
@@ -166,8 +174,6 @@ class Worker:
                 self.end(private)
                 connection.sendall((f"HTTP/1.1 {status} Status\r\nContent-Length: {len(text)}\r\n"
                                     f"Connection: close\r\n\r\n{text}").encode())
-        if not private and not self.silent:
-            self.board["connections"] = 0
 
     def hear(self):
         data, descriptors, _, _ = socket.recv_fds(self.channel, MESSAGE.size, 1)

@@ -152,7 +152,7 @@ def test_help_and_version():
     assert helped.returncode == 0
     for word in ("--config", "--check", "--print-config", "--listen", "--timeouts-stop", "Exit"):
         assert word in helped.stdout
-    for word in ("--recycle", "--affinity", "--health", "--limits", "template"):
+    for word in ("--affinity", "--limits", "--sandbox", "--dispatch", "template"):
         assert word not in helped.stdout
     assert ostlerd("--version").stdout.startswith("ostlerd ")
 

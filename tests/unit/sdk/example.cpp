@@ -108,9 +108,9 @@ Fd Listener::connect() const {
 }
 
 Example::Example(const Listener& listener, std::vector<std::string> flags,
-                 const std::string& settings)
+                 const std::string& settings, const std::string& program)
     : manager_(std::make_unique<NotifyEnd>(scratch_.file("notify"))) {
-  flags.insert(flags.begin(), OSTLER_EXAMPLE_HTTP);
+  flags.insert(flags.begin(), program);
   process_ = std::make_unique<Process>(std::vector<int>{listener.fd()}, [&]() -> int {
     set_environment({{"LISTEN_PID", "self"},
                      {"LISTEN_FDS", "1"},

@@ -30,12 +30,14 @@ class Listener {
   Fd socket_;
 };
 
-// A running ostler-example-http as web.3 in generation 7, ready when the constructor returns.
+// A running example, ostler-example-http if nothing is said, as web.3 in generation 7; ready when
+// the constructor returns.
 class Example {
  public:
   // `settings` are the pool's: "class=threads threads=4".
   explicit Example(const Listener& listener, std::vector<std::string> flags = {},
-                   const std::string& settings = "");
+                   const std::string& settings = "",
+                   const std::string& program = OSTLER_EXAMPLE_HTTP);
   [[nodiscard]] Process& process() { return *process_; }
   [[nodiscard]] pid_t pid() const { return process_->pid(); }
   // Sends TERM and returns when the worker says that it drains.

@@ -96,6 +96,28 @@ TEST_CASE("a body in chunks is put together, and its trailer left out") {
   CHECK(client.ask("5\r\nlater\r\n0\r\n\r\n").body == "later");
 }
 
+TEST_CASE("a body in chunks may come byte by byte, and be empty") {
+  const Listener listener;
+  const Served worker(listener, [](const http::request& request) {
+    return http::response{.body = "<" + request.body() + ">"};
+  });
+  Client client(listener);
+  struct Case {
+    std::string chunks;
+    std::string body;
+  };
+  for (const auto& each : {Case{"0\r\n\r\n", "<>"}, Case{"0\r\nA: b\r\n\r\n", "<>"},
+                           Case{"2;x=y\r\nab\r\n1\r\nc\r\n0\r\n\r\n", "<abc>"}}) {
+    CAPTURE(each.chunks);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for (const char byte : each.chunks) {
+      CHECK(client.hears_nothing_for(2ms));  // so that each is read alone
+      client.send(std::string(1, byte));
+    }
+    CHECK(client.receive()->body == each.body);
+  }
+}
+
 TEST_CASE("what is malformed or could be read in two ways is refused with 400") {
   const Listener listener;
   const Served served(listener, echo);

@@ -18,8 +18,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-// So often the wait for a slow client shows that the worker is alive.
-constexpr milliseconds kSlice{100};
 constexpr std::string_view kLineEnd = "\r\n";
 constexpr std::string_view kLastChunk = "0\r\n\r\n";
 
@@ -105,8 +103,8 @@ void BlockingWriter::fail(int error, const char* what) {
 
 // What the client takes is not the worker's time: a slow one must not get it aborted.
 void BlockingWriter::wait_for_room() {
-  for (milliseconds left = patience_; left > left.zero(); left -= kSlice) {
-    const auto slice = std::min(left, kSlice);
+  for (milliseconds left = patience_; left > left.zero(); left -= kWaitSlice) {
+    const auto slice = std::min(left, kWaitSlice);
     pollfd room{socket_, POLLOUT, 0};
     const auto begin = Clock::now();
     const int ready = ::poll(&room, 1, static_cast<int>(slice.count()));

@@ -16,6 +16,9 @@
 
 namespace ostler::http {
 
+// While a stream waits for a slow client, this often the wait is shown not to be the worker's.
+inline constexpr std::chrono::milliseconds kWaitSlice{100};
+
 // What is sent in one piece, in up to three parts, which stay their owners'.
 class Parcel {
  public:

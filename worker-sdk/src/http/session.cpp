@@ -15,7 +15,6 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/error.hpp>
-#include <boost/beast/http/read.hpp>
 
 #include "http/access_log.hpp"
 #include "http/request_rules.hpp"
@@ -31,6 +30,10 @@ using std::chrono::seconds;
 // What is read beyond a header belongs to the body or the next request.
 constexpr std::size_t kReadAhead = 8 * 1024;
 constexpr std::size_t kReadSize = 2 * 1024;
+constexpr std::size_t kBodyReadSize = 16 * 1024;
+// Of a body in chunks so much is still to come until all of it was read: "0", CR LF, CR LF. Beast
+// before 1.86 takes for granted that it is there when it looks at a last chunk for the second time.
+constexpr std::size_t kLeastOfChunks = 5;
 // Closing with unread data in the socket makes the kernel send RST, which may destroy the last
 // answer on the client's side before it was read. So what still comes is read and thrown away.
 constexpr seconds kLingerTime{2};
@@ -181,13 +184,28 @@ void Session::send_continue() {
 
 void Session::read_body() {
   enter(Phase::kReading, service_.options.body_timeout);
-  beast::http::async_read(
-      socket_, buffer_, *parser_,
-      [self = shared_from_this()](const Error& error, std::size_t) { self->on_body(error); });
+  take_body();
 }
 
-void Session::on_body(const Error& error) {
-  if (error) return on_bad_read(error);
+void Session::take_body() {
+  Error error;
+  const std::size_t least = parser_->chunked() ? kLeastOfChunks : 1;
+  while (!error && !parser_->is_done() && buffer_.size() >= least) {
+    buffer_.consume(parser_->put(buffer_.data(), error));
+  }
+  if (error && error != beast::http::error::need_more) return on_bad_read(error);
+  if (parser_->is_done()) return on_body();
+  const auto room = std::min(kBodyReadSize, buffer_.max_size() - buffer_.size());
+  if (room == 0) return on_bad_read(beast::http::error::buffer_overflow);
+  socket_.async_read_some(buffer_.prepare(room),
+                          [self = shared_from_this()](const Error& failed, std::size_t size) {
+                            if (failed) return self->on_bad_read(failed);
+                            self->buffer_.commit(size);
+                            self->take_body();
+                          });
+}
+
+void Session::on_body() {
   if (header_) static_cast<beast::http::fields&>(parser_->get()) = std::move(*header_);
   handle();
 }
@@ -251,7 +269,8 @@ void Session::call_handler() noexcept {
   } catch (...) {
     failure_ = std::current_exception();
   }
-  mark_.reset();
+  // A stream may be to come there; it belongs to the request.
+  if (failure_ || service_.engine.kind() != worker_class::async) mark_.reset();
 }
 
 void Session::on_handled() {
@@ -346,8 +365,7 @@ class Session::AsyncWriter : public async_body_writer {
 
   asio::awaitable<void> send(Parcel parcel) {
     while (!parcel.empty()) {
-      session_.enter(Phase::kWriting, session_.service_.options.write_timeout);
-      const auto begin = Clock::now();
+      session_.wait_for_client();
       Error error;
       const auto sent = co_await session_.socket_.async_write_some(
           parcel.buffers(), asio::redirect_error(asio::use_awaitable, error));
@@ -355,8 +373,7 @@ class Session::AsyncWriter : public async_body_writer {
         session_.client_gone_ = true;
         throw boost::system::system_error(error, "send the body to the client");
       }
-      // What the client takes is not the worker's time.
-      session_.mark_->discount(Clock::now() - begin);
+      session_.discount_wait();
       parcel.consume(sent);
     }
     session_.enter_handling();
@@ -365,6 +382,18 @@ class Session::AsyncWriter : public async_body_writer {
  private:
   Session& session_;
 };
+
+void Session::wait_for_client() {
+  waited_until_ = Clock::now();
+  patience_ends_ = waited_until_ + service_.options.write_timeout;
+  enter(Phase::kWriting, kWaitSlice);
+}
+
+// What the client takes is not the worker's time: a slow one must not get it aborted.
+void Session::discount_wait() {
+  const auto now = Clock::now();
+  mark_->discount(now - std::exchange(waited_until_, now));
+}
 
 void Session::begin_stream(const async_stream& write) {
   if (service_.engine.kind() != worker_class::async) {
@@ -546,6 +575,11 @@ void Session::on_deadline() {
       socket_.cancel(ignored);
       return;
     case Phase::kWriting:
+      if (!mark_) return close();
+      discount_wait();  // of a stream
+      if (waited_until_ >= patience_ends_) return close();
+      return enter(Phase::kWriting,
+                   std::min<Clock::duration>(kWaitSlice, patience_ends_ - waited_until_));
     case Phase::kLingering:
       return close();
     case Phase::kHandling:

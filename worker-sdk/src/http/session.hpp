@@ -52,7 +52,8 @@ class Session : public std::enable_shared_from_this<Session> {
   void on_other_version();
   void send_continue();
   void read_body();
-  void on_body(const Error& error);
+  void take_body();
+  void on_body();
   void on_bad_read(const Error& error);
 
   void handle();
@@ -67,6 +68,8 @@ class Session : public std::enable_shared_from_this<Session> {
   void block_on_stream(const stream& write);
   void begin_stream(const async_stream& write);
   boost::asio::awaitable<void> run_stream(const async_stream& write);
+  void wait_for_client();
+  void discount_wait();
   void upgrade(const connection_handler& next);
   void on_upgrade_ended(const std::exception_ptr& error);
   void refuse(status status);
@@ -106,6 +109,10 @@ class Session : public std::enable_shared_from_this<Session> {
   Head head_;
   bool streamed_ = false;     // the head was sent, and no other answer can be
   bool client_gone_ = false;  // that is why a stream ended
+  // Of a stream in class async that waits for its client: how much of that was discounted, and when
+  // it is enough.
+  Clock::time_point waited_until_;
+  Clock::time_point patience_ends_;
   std::optional<connection> upgraded_;
   Clock::time_point begun_;
 };
