@@ -2,11 +2,17 @@
 #include "http/access_log.hpp"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdlib>
 #include <ctime>
+#include <regex>
 #include <string>
+
+#include "ostler/test/fake_manager.hpp"
+#include "served.hpp"
 
 namespace ostler::test {
 
@@ -43,6 +49,12 @@ AccessEntry entry() {
   entry.status = 200;
   entry.bytes = 1234;
   return entry;
+}
+
+// "CLIENT REQUEST STATUS BYTES" of each line.
+std::string without_times(const std::string& lines) {
+  static const std::regex times(R"( - - \[[^\]]*\])");
+  return std::regex_replace(lines, times, "");
 }
 
 }  // namespace
@@ -100,6 +112,38 @@ TEST_CASE("what a client sent stays inside its field, whatever it is") {
       CHECK(json.find("\"" + key + "\":\"" + each.json + "\"") != std::string::npos);
     }
     for (const auto& line : {common, json}) CHECK(line.find('\n') == line.size() - 1);
+  }
+}
+
+TEST_CASE("there is a line for each request in each class, but for the manager's own") {
+  for (const std::string name : {"sync", "threads", "async"}) {
+    CAPTURE(name);
+    Pipe output;
+    // The fake manager leaves it to the worker.
+    const Fd inherited(checked(::fcntl(output.write.get(), F_DUPFD_CLOEXEC, 200), "duplicate"));
+    fake_manager manager(
+        {.body =
+             [&] {
+               ::dup2(inherited.get(), STDOUT_FILENO);
+               return http::serve([](const http::request& request) {
+                 return http::response{.body = request.client()};
+               });
+             },
+         .worker_options = "class=" + name + " access_log=common trusted_proxies=127.0.0.1"});
+    manager.wait_ready();
+    CHECK(Client(Fd(manager.hand_over(true))).ask(get("/health")).status == 200);
+    const auto ask = [&](const std::string& text) {
+      return Client(Fd(manager.connect())).ask(text);
+    };
+    CHECK(ask(get("/a")).body == "127.0.0.1");
+    CHECK(ask(get("/b\"", "X-Forwarded-For: 192.0.2.1, 203.0.113.7\r\n")).body == "203.0.113.7");
+    CHECK(ask("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").status == 400);
+    CHECK(ask("rubbish\r\n\r\n").status == 400);
+    CHECK(without_times(output.read_until("\"-\" 400 12\n")) ==
+          "127.0.0.1 \"GET /a HTTP/1.1\" 200 9\n"
+          "203.0.113.7 \"GET /b\\\" HTTP/1.1\" 200 11\n"
+          "127.0.0.1 \"GET / HTTP/1.1\" 400 12\n"
+          "127.0.0.1 \"-\" 400 12\n");
   }
 }
 

@@ -28,26 +28,39 @@ struct Address {
   sockaddr* get() { return reinterpret_cast<sockaddr*>(&storage); }
 };
 
+template <class Kind>
+Address address_of(const Kind& kind) {
+  Address address;
+  std::copy_n(reinterpret_cast<const char*>(&kind), sizeof kind,
+              reinterpret_cast<char*>(&address.storage));
+  address.size = sizeof kind;
+  return address;
+}
+
 Address loopback() {
   sockaddr_in in{};
   in.sin_family = AF_INET;
   in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  Address address;
-  std::copy_n(reinterpret_cast<const char*>(&in), sizeof in,
-              reinterpret_cast<char*>(&address.storage));
-  address.size = sizeof in;
-  return address;
+  return address_of(in);
+}
+
+Address loopback6() {
+  sockaddr_in6 in6{};
+  in6.sin6_family = AF_INET6;
+  in6.sin6_addr = in6addr_loopback;
+  return address_of(in6);
 }
 
 Address unix_path(const std::string& path) {
   sockaddr_un un{};
   un.sun_family = AF_UNIX;
   std::copy(path.begin(), path.end(), un.sun_path);
-  Address address;
-  std::copy_n(reinterpret_cast<const char*>(&un), sizeof un,
-              reinterpret_cast<char*>(&address.storage));
-  address.size = sizeof un;
-  return address;
+  return address_of(un);
+}
+
+int domain_of(Listener::Family family) {
+  if (family == Listener::Family::kUnix) return AF_UNIX;
+  return family == Listener::Family::kTcp ? AF_INET : AF_INET6;
 }
 
 std::string lower(std::string text) {
@@ -75,17 +88,17 @@ Reply parse_head(const std::string& head) {
 }  // namespace
 
 Listener::Listener(Family family) : family_(family) {
-  const int domain = family == Family::kTcp ? AF_INET : AF_UNIX;
-  socket_ = Fd(
-      checked(::socket(domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "make a listener"));
-  Address address = family == Family::kTcp ? loopback() : unix_path(scratch_.file("http"));
+  socket_ = Fd(checked(::socket(domain_of(family), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
+                       "make a listener"));
+  Address address = loopback();
+  if (family == Family::kTcp6) address = loopback6();
+  if (family == Family::kUnix) address = unix_path(scratch_.file("http"));
   checked(::bind(fd(), address.get(), address.size), "bind a listener");
   checked(::listen(fd(), kBacklog), "listen");
 }
 
 Fd Listener::connect() const {
-  const int domain = family_ == Family::kTcp ? AF_INET : AF_UNIX;
-  Fd client(checked(::socket(domain, SOCK_STREAM | SOCK_CLOEXEC, 0), "make a client"));
+  Fd client(checked(::socket(domain_of(family_), SOCK_STREAM | SOCK_CLOEXEC, 0), "make a client"));
   const timeval limit{.tv_sec = kPatience.count(), .tv_usec = 0};
   checked(::setsockopt(client.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), "set a limit");
   Address address;

@@ -18,7 +18,7 @@ namespace ostler::test {
 // A listening socket that the test holds open, as a manager does.
 class Listener {
  public:
-  enum class Family { kTcp, kUnix };
+  enum class Family { kTcp, kTcp6, kUnix };
   explicit Listener(Family family = Family::kTcp);
   [[nodiscard]] int fd() const { return socket_.get(); }
   // A new connection, whose reads give up after kPatience.

@@ -2,11 +2,15 @@
 #include "http/proxies.hpp"
 
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
+
+#include "served.hpp"
 
 namespace ostler::test {
 
@@ -22,6 +26,29 @@ std::string client(const Fields& fields, const std::string& peer,
   boost::beast::http::fields message;
   for (const auto& [name, value] : fields) message.insert(name, value);
   return client_of(message, peer, ProxyList(trusted));
+}
+
+bool has_ipv6() {
+  try {
+    const Listener probe(Listener::Family::kTcp6);
+    return true;
+  } catch (const std::system_error&) {
+    return false;
+  }
+}
+
+// "CLIENT for PEER", as a handler sees them, the peer without its port.
+std::string seen_by_handler(Listener::Family family, const std::vector<std::string>& trusted) {
+  const Listener listener(family);
+  const auto tell = [](const http::request& request) -> http::response {
+    return {.body = request.client() + " for " + request.peer()};
+  };
+  const Served served(listener, tell, async_with([&](http::options& options) {
+                        options.trusted_proxies = trusted;
+                      }));
+  const auto body =
+      Client(listener).ask(get("/", "X-Forwarded-For: 192.0.2.1, 203.0.113.7\r\n")).body;
+  return family == Listener::Family::kUnix ? body : body.substr(0, body.rfind(':'));
 }
 
 }  // namespace
@@ -161,6 +188,39 @@ TEST_CASE("a list over several fields is one, and two that disagree are none") {
                trusted) == "10.0.0.1");
   CHECK(client({{"X-Forwarded-For", "203.0.113.7"}, {"Forwarded", "for=_hidden"}}, "10.0.0.1",
                trusted) == "10.0.0.1");
+}
+
+TEST_CASE("a handler is told of the client by any kind of peer") {
+  using Family = Listener::Family;
+  CHECK(seen_by_handler(Family::kTcp, {}) == "127.0.0.1 for 127.0.0.1");
+  CHECK(seen_by_handler(Family::kTcp, {"unix", "10.0.0.0/8"}) == "127.0.0.1 for 127.0.0.1");
+  CHECK(seen_by_handler(Family::kTcp, {"127.0.0.0/8"}) == "203.0.113.7 for 127.0.0.1");
+  CHECK(seen_by_handler(Family::kUnix, {}) == "unix for unix");
+  CHECK(seen_by_handler(Family::kUnix, {"127.0.0.0/8"}) == "unix for unix");
+  CHECK(seen_by_handler(Family::kUnix, {"unix"}) == "203.0.113.7 for unix");
+  CHECK(http::request().client().empty());
+}
+
+TEST_CASE("a handler is told of the client by a peer with IPv6" * doctest::skip(!has_ipv6())) {
+  using Family = Listener::Family;
+  CHECK(seen_by_handler(Family::kTcp6, {}) == "::1 for [::1]");
+  CHECK(seen_by_handler(Family::kTcp6, {"127.0.0.0/8"}) == "::1 for [::1]");
+  CHECK(seen_by_handler(Family::kTcp6, {"::1"}) == "203.0.113.7 for [::1]");
+}
+
+TEST_CASE("a worker whose proxies are none does not serve, and says which") {
+  const Listener listener;
+  Pipe errors;
+  Process process({listener.fd(), errors.write.get()}, [] {
+    ::dup2(4, STDERR_FILENO);
+    set_environment({{"LISTEN_PID", "self"}, {"LISTEN_FDS", "1"}});
+    const auto nothing = [](const http::request&) { return http::response(); };
+    return http::serve(http::sync_handler(nothing), async_with([](http::options& options) {
+                         options.trusted_proxies = {"10.0.0.0/8", "proxy.example"};
+                       }));
+  });
+  errors.read_until("trusted_proxies: 'proxy.example' is not an address, ADDRESS/BITS or unix\n");
+  CHECK(process.wait() == http::kUsageError);
 }
 
 }  // namespace ostler::test
