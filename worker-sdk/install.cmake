@@ -1,15 +1,19 @@
-# What a program needs that is built on the SDK: libraries, headers, and how to find them.
+# What a program needs that is built on the SDK: libraries, headers, and how to find them; the
+# examples, to be read; and the programs.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 install(TARGETS ostler_worker ostler_worker_shared ostler_test_support EXPORT ostler-worker-targets
-  ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
+  INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 set_target_properties(ostler_worker PROPERTIES EXPORT_NAME worker)
 set_target_properties(ostler_worker_shared PROPERTIES EXPORT_NAME worker_shared)
 set_target_properties(ostler_test_support PROPERTIES EXPORT_NAME test_support)
 install(DIRECTORY include/ test-support/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
   FILES_MATCHING PATTERN "*.hpp" PATTERN "*.h")
-install(DIRECTORY examples/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
+# Their CMake files are for this tree alone.
+install(DIRECTORY examples/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples
+  PATTERN CMakeLists.txt EXCLUDE)
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/ostler-worker)
 install(EXPORT ostler-worker-targets NAMESPACE ostler:: DESTINATION ${package_dir})
@@ -23,8 +27,10 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/ostler-worker-config.cmake
 # Relative to the file itself, so that the tree can be moved.
 file(RELATIVE_PATH OSTLER_PC_PREFIX
   /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
+list(JOIN ostler_asio_definitions " -D" OSTLER_PC_DEFINITIONS)
 configure_file(cmake/ostler-worker.pc.in ostler-worker.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/ostler-worker.pc
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+
 install(TARGETS ostlerd DESTINATION ${CMAKE_INSTALL_SBINDIR})
 install(TARGETS ostlerctl DESTINATION ${CMAKE_INSTALL_BINDIR})

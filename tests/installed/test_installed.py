@@ -1,7 +1,7 @@
 """The SDK as it is installed: workers that are built outside the tree, by CMake, by pkg-config and
 by a C compiler, and then serve.
 
-usage: test_installed.py SOURCE_DIR BUILD_DIR
+usage: test_installed.py BUILD_DIR
 """
 
 import os
@@ -14,7 +14,7 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-SOURCE, BUILD = (Path(argument).resolve() for argument in sys.argv[1:3])
+BUILD = Path(sys.argv[1]).resolve()
 HERE = Path(__file__).resolve().parent
 
 
@@ -73,16 +73,23 @@ def main():
             print(f"find_package, {kind}: serves")
         assert "libostler-worker.so.0" in run("ldd", work / "greeter-shared", env=env)
 
+        run(work / "greeter-test", work / "greeter-static")
+        print("the fake manager: tests a worker")
+
         flags = run("pkg-config", "--cflags", "--libs", "ostler-worker", env=env).split()
         run("g++", "-std=c++20", HERE / "worker/greeter.cpp", "-o", work / "greeter-pc", *flags)
         assert answer_of(work / "greeter-pc", env) == "good day, /you\n"
         print("pkg-config: serves")
 
-        example = SOURCE / "worker-sdk/examples/c_worker/main.c"
+        example = prefix / "share/doc/ostler/examples/c_worker/main.c"
         run("cc", "-std=c99", "-D_POSIX_C_SOURCE=200809L", example, "-o", work / "c-worker", *flags)
         assert "hello" in answer_of_inherited(work / "c-worker", env)
         print("a C program by pkg-config: serves")
-    print("4 passed, 0 failed")
+
+        for program in ("sbin/ostlerd", "bin/ostlerctl"):
+            assert run(prefix / program, "--version", env=env).startswith(Path(program).name)
+        print("the programs: run")
+    print("6 passed, 0 failed")
 
 
 main()
