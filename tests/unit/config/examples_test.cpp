@@ -37,8 +37,8 @@ nlohmann::json as_json(const std::string& text) {
 // A machine on which all the programs of the examples are installed.
 struct Machine : Stable {
   Machine() {
-    for (const char* program :
-         {"my-server", "uvicorn", "gunicorn", "node", "php-cgi", "ostler-example-http"}) {
+    for (const char* program : {"my-server", "uvicorn", "gunicorn", "node", "php-cgi",
+                                "ostler-example-http", "ostler-example-notes"}) {
       scratch.write("bin/" + std::string(program), "#!/bin/sh\n", 0755);
     }
   }
@@ -72,7 +72,7 @@ TEST_CASE("every example loads, fits the schema and prints as it reads") {
   const Machine machine;
   const nlohmann::json schema =
       nlohmann::json::parse(read_text(kFolder + "/schema/ostler.schema.json"));
-  CHECK(example_files().size() == 6);
+  CHECK(example_files().size() == 7);
   for (const std::string& file : example_files()) {
     CAPTURE(file);
     const std::string text = read_text(file);
