@@ -104,25 +104,80 @@ void check_header(std::string_view header, const Parser& parser) {
   }
 }
 
+// As the server does.
+void look_at_extensions(std::uint64_t /*size*/, beast::string_view text, beast::error_code& error) {
+  if (!ostler::http::are_extensions({text.data(), text.size()})) {
+    error = beast::http::error::bad_chunk_extension;
+  }
+}
+
+// A body in chunks, as far as it was read.
+struct Chunks {
+  std::string body;
+  std::size_t size = 0;  // of all that makes it
+};
+
+// The next line, which has no control characters. Nothing if there is none, or not all of it.
+std::optional<std::string_view> take_line(std::string_view text, std::size_t& at) {
+  const auto end = text.find("\r\n", at);
+  if (end == text.npos) return std::nullopt;
+  const auto line = text.substr(at, end - at);
+  at = end + 2;
+  const auto is_control = [](char c) { return (c >= 0 && c < ' ' && c != '\t') || c == '\x7f'; };
+  if (std::any_of(line.begin(), line.end(), is_control)) return std::nullopt;
+  return line;
+}
+
+// To the letter of RFC 9112 section 7.1. Nothing if it is no such body, or not all of one.
+std::optional<Chunks> read_chunks(std::string_view text) {
+  Chunks read;
+  while (true) {
+    const auto line = take_line(text, read.size);
+    if (!line) return std::nullopt;
+    const auto digits = std::min(line->find_first_not_of("0123456789abcdefABCDEF"), line->size());
+    const auto behind = line->substr(digits, 1);
+    if (digits == 0 || behind.find_first_not_of(" \t;") != behind.npos) return std::nullopt;
+    const auto size = std::strtoull(std::string(line->substr(0, digits)).c_str(), nullptr, 16);
+    if (size == 0) break;
+    if (size > text.size() - read.size) return std::nullopt;
+    read.body += text.substr(read.size, size);
+    read.size += size;
+    if (text.substr(read.size, 2) != "\r\n") return std::nullopt;
+    read.size += 2;
+  }
+  while (true) {  // the trailer
+    const auto line = take_line(text, read.size);
+    if (!line) return std::nullopt;
+    if (line->empty()) return read;
+  }
+}
+
 // How the server reads the body: in pieces, and of chunks not the last few bytes alone.
-void read_body(std::string_view rest, std::size_t piece, Parser& parser) {
+void read_body(const std::string_view all, std::size_t piece, Parser& parser) {
+  auto rest = all;
   const auto length = parser.content_length();
   const std::size_t least = parser.chunked() ? 5 : 1;
   std::size_t there = 0;
   while (!parser.is_done() && there < rest.size()) {
     there = std::min(there + piece, rest.size());
-    if (there < least) continue;
     beast::error_code error;
-    const auto used = parser.put(boost::asio::buffer(rest.data(), there), error);
+    while (!error && !parser.is_done() && there >= least) {
+      const auto used = parser.put(boost::asio::buffer(rest.data(), there), error);
+      require(used <= there, "no more is read than was sent");
+      rest.remove_prefix(used);
+      there -= used;
+    }
     if (error && error != beast::http::error::need_more) return;
-    require(used <= there, "no more is read than was sent");
-    rest.remove_prefix(used);
-    there -= used;
   }
   require(parser.get().body().size() <= kBodyLimit, "a body has a limit");
   if (parser.is_done() && length) {
     require(parser.get().body().size() == *length, "a body is as long as was said");
   }
+  if (!parser.is_done() || !parser.chunked()) return;
+  const auto chunks = read_chunks(all);
+  require(chunks.has_value(), "what is taken for chunks is chunks");
+  require(chunks->body == parser.get().body(), "a body is what its chunks hold");
+  require(chunks->size == all.size() - rest.size(), "the next request is behind the last chunk");
 }
 
 }  // namespace
@@ -142,6 +197,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   Parser parser;
   parser.header_limit(kHeaderLimit);
   parser.body_limit(kBodyLimit);
+  parser.on_chunk_header(look_at_extensions);
   beast::error_code error;
   const auto used = parser.put(boost::asio::buffer(text), error);
   if (error || !parser.is_header_done() || ostler::http::fault_of(parser.get())) return 0;

@@ -107,6 +107,8 @@ std::vector<Case> request_lines() {
       {"TRACE is the handler's", line("TRACE / HTTP/1.1"), 200, "TRACE / host=a body="},
       {"empty lines before a request", "\r\n\r\n" + line("GET / HTTP/1.1"), 200,
        "GET / host=a body="},
+      {"an empty line behind a request", line("GET / HTTP/1.1") + "\r\n", 200,
+       "GET / host=a body="},
       {"an empty line that ends in LF alone", "\n" + line("GET / HTTP/1.1")},
       {"a thousand empty lines before a request", repeated("\r\n", 1000) + line("GET / HTTP/1.1"),
        200, "GET / host=a body="},

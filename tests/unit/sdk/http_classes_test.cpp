@@ -1,5 +1,8 @@
 // What differs between the classes that HTTP is served in, and what must not.
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <condition_variable>
@@ -119,6 +122,21 @@ fake_manager_options managed(worker_class kind, const std::string& settings = ""
 
 Client client_of(int socket) {
   return Client(Fd(socket));
+}
+
+// A client that ends its connection with a reset, as one does that was killed with data unread.
+void send_and_reset(int socket, const std::string& text) {
+  const Fd owned(socket);
+  checked(::send(socket, text.data(), text.size(), MSG_NOSIGNAL), "send a request");
+  const linger at_once{.l_onoff = 1, .l_linger = 0};
+  checked(::setsockopt(socket, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once), "set a limit");
+}
+
+// Asks for an hour and then holds its thread until it can read from this descriptor.
+http::response extend_until(int gate, const http::request& request) {
+  request.extend(1h);
+  wait_readable(gate, "wait for the test");
+  return {.body = "done"};
 }
 
 }  // namespace
@@ -317,9 +335,139 @@ TEST_CASE("the manager sees what is being served, for how long it may, and when 
     CHECK((shown.progress != 0) == (kind == worker_class::threads));
     manager.ask_to_stop();
     CHECK(client.receive()->status == 200);
+    CHECK(client.closed_in_order());
     CHECK(manager.wait() == 0);
     CHECK(manager.figures().active == 0);
     CHECK(manager.requests().empty());
+  }
+}
+
+TEST_CASE("what was pipelined behind an answer that closes is not served") {
+  for (const auto kind : kEveryClass) {
+    CAPTURE(static_cast<int>(kind));
+    const bool closes_anyway = kind == worker_class::sync;
+    const Listener listener;
+    const Served served(listener, suitable(kind), in_class(kind));
+    Client client(listener);
+    client.send(get("/a", closes_anyway ? "" : "Connection: close\r\n") + get("/b"));
+    const auto reply = client.receive();
+    REQUIRE(reply);
+    CHECK(reply->body == "/a");
+    CHECK_FALSE(reply->keeps_alive());
+    CHECK(client.closed_in_order());
+  }
+}
+
+TEST_CASE("HEAD is answered like GET, without the body") {
+  for (const auto kind : kEveryClass) {
+    CAPTURE(static_cast<int>(kind));
+    const Listener listener;
+    const Served served(listener, suitable(kind), in_class(kind));
+    Client client(listener);
+    client.send("HEAD /abc HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    const auto reply = client.receive(false);
+    REQUIRE(reply);
+    CHECK(reply->status == 200);
+    CHECK(reply->fields.at("content-length") == "4");
+    CHECK(client.closed_in_order());
+  }
+}
+
+TEST_CASE("without a keep-alive time each connection is closed after one answer") {
+  for (const auto kind : kEveryClass) {
+    CAPTURE(static_cast<int>(kind));
+    const Listener listener;
+    const Served served(listener, suitable(kind),
+                        options_with(kind, [](auto& options) { options.keepalive = 0ms; }));
+    for (const std::string version : {"1.1", "1.0"}) {
+      Client client(listener);
+      CHECK_FALSE(
+          client.ask("GET /a HTTP/" + version + "\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
+              .keeps_alive());
+      CHECK(client.closed_in_order());
+    }
+  }
+}
+
+TEST_CASE("what does not arrive in time is refused, and silence is closed without a word") {
+  for (const auto kind : kEveryClass) {
+    CAPTURE(static_cast<int>(kind));
+    const Listener listener;
+    const Served served(listener, suitable(kind), options_with(kind, [](http::options& options) {
+                          options.header_timeout = options.body_timeout = 100ms;
+                          options.keepalive = 100ms;
+                        }));
+    Client silent(listener);
+    Client other(listener);
+    CHECK(other.ask(get("/a")).body == "/a");
+    CHECK(silent.closed_in_order());
+    for (const std::string part :
+         {"GET / HT", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo",
+          "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab"}) {
+      CAPTURE(part);
+      Client client(listener);
+      CHECK(client.ask(part).status == 408);
+      CHECK(client.closed_in_order());
+    }
+  }
+}
+
+TEST_CASE("a client that takes in nothing for too long is dropped") {
+  for (const auto kind : kEveryClass) {
+    CAPTURE(static_cast<int>(kind));
+    // A function serves in each.
+    fake_manager manager({.body = [kind] { return http::serve(answer, in_class(kind)); },
+                          .worker_options = "write_timeout=200"});
+    manager.wait_ready();
+    Client client = client_of(manager.connect());
+    client.send(get("/large"));
+    manager.wait_until([](const auto& now) { return now.requests == 1; });
+    manager.wait_until([](const auto& now) { return now.connections == 0; });
+    CHECK_THROWS_WITH(client.receive(), "the connection ended inside a body");
+    CHECK(client_of(manager.connect()).ask(get("/a")).body == "/a");
+  }
+}
+
+TEST_CASE("clients that go away at any point leave nothing behind") {
+  for (const auto kind : kEveryClass) {
+    CAPTURE(static_cast<int>(kind));
+    fake_manager manager(managed(kind));
+    manager.wait_ready();
+    for (const std::string& part :
+         {std::string("GET / HT"), get("/slow"), get("/slow") + get("/slow") + "GET",
+          std::string("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo"),
+          std::string("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n")}) {
+      CAPTURE(part);
+      client_of(manager.connect()).send(part);
+      send_and_reset(manager.connect(), part);
+    }
+    CHECK(client_of(manager.connect()).ask(get("/a")).status == 200);
+    manager.wait_until([](const auto& now) { return now.connections == 0 && now.active == 0; });
+    manager.ask_to_stop();
+    CHECK(manager.wait() == 0);
+    CHECK(manager.wait_for_error("").empty());
+  }
+}
+
+TEST_CASE("a function that holds its thread can ask for more time in every class") {
+  for (const auto kind : kEveryClass) {
+    CAPTURE(static_cast<int>(kind));
+    Pipe pipe;
+    const Fd gate(checked(::fcntl(pipe.read.get(), F_DUPFD, 200), "number the pipe's end"));
+    const auto handler = [gate = gate.get()](const http::request& request) {
+      return extend_until(gate, request);
+    };
+    fake_manager manager({.body = [&] { return http::serve(handler, in_class(kind)); }});
+    manager.wait_ready();
+    Client client = client_of(manager.connect());
+    client.send(get("/"));
+    manager.wait_until([&](const auto&) {
+      const auto shown = manager.requests();
+      return shown.size() == 1 && shown[0].until > shown[0].start + 3'000'000'000'000U;
+    });
+    checked(::write(pipe.write.get(), "x", 1), "let the handler go on");
+    CHECK(client.receive()->body == "done");
+    manager.wait_until([](const auto& now) { return now.active == 0 && now.requests == 1; });
   }
 }
 

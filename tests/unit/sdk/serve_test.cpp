@@ -118,47 +118,6 @@ TEST_CASE("a body in chunks may come byte by byte, and be empty") {
   }
 }
 
-TEST_CASE("what is malformed or could be read in two ways is refused with 400") {
-  const Listener listener;
-  const Served served(listener, echo);
-  for (const auto& request : std::vector<std::string>{
-           post("/", "body", "Transfer-Encoding: chunked\r\n"),
-           chunked("0\r\n\r\n", "Content-Length: 5\r\n"),
-           post("/", "body", "Content-Length: 5\r\n"),
-           post("/", "body", "Content-Length: 4, 5\r\n"),
-           "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: -1\r\n\r\n",
-           "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: +1\r\n\r\nx",
-           "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999999999999999999\r\n\r\nx",
-           chunked("0\r\n\r\n", "Transfer-Encoding: chunked\r\n"),
-           "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: gzip\r\n"
-           "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-           "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-           chunked("x\r\none\r\n0\r\n\r\n"),
-           chunked("3\none\r\n0\r\n\r\n"),
-           chunked("3\r\none\n0\r\n\r\n"),
-           chunked("3;a=b\nc\r\none\r\n0\r\n\r\n"),
-           chunked("0\r\nA: b\nC: d\r\n\r\n"),
-           chunked("0\r\nContent-Length: 5\r\n\r\n"),
-           get("/", "X-Folded: a\r\n b\r\n"),
-           get("/", "X-Space : a\r\n"),
-           get("/", "X-Bare: a\nX-Other: b\r\n"),
-           get("/", std::string("X-Nul: a\0b\r\n", 12)),
-           get("/", "Host: other\r\n"),
-           "GET / HTTP/1.1\nHost: test\n\n",
-           "GET / HTTP/1.1\r\n\r\n",
-           "GET / HTTP/1.1\r\n Host: test\r\n\r\n",
-           "GET /a b HTTP/1.1\r\nHost: test\r\n\r\n",
-           "GET  / HTTP/1.1\r\nHost: test\r\n\r\n",
-       }) {
-    check_refused(listener, request, 400);
-  }
-  check_refused(listener, get("/", "Expect: miracles\r\n"), 417);
-  check_refused(listener,
-                "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501);
-  Client client(listener);
-  CHECK(client.ask("\r\n" + get("/") + "\r\n").status == 200);
-}
-
 TEST_CASE("the limits are the options', to the byte") {
   const Listener listener;
   const Served served(listener, echo, async_with([](http::options& options) {

@@ -82,7 +82,8 @@ class request : public boost::beast::http::request<boost::beast::http::string_bo
   void extend(nanoseconds time) const noexcept;
   // A sign of progress, for a handler that holds its thread for long. In any thread.
   void progress() const noexcept;
-  // Stop is requested when the worker begins to drain.
+  // Stop is requested when the worker begins to drain; in class sync the handler learns of it only
+  // when it has returned.
   [[nodiscard]] const std::stop_token& stop_token() const noexcept { return stop_token_; }
 
  private:
