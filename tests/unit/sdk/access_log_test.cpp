@@ -9,7 +9,11 @@
 #include <cstdlib>
 #include <ctime>
 #include <regex>
+#include <stdexcept>
 #include <string>
+
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/write.hpp>
 
 #include "ostler/test/fake_manager.hpp"
 #include "served.hpp"
@@ -56,6 +60,39 @@ std::string without_times(const std::string& lines) {
   static const std::regex times(R"( - - \[[^\]]*\])");
   return std::regex_replace(lines, times, "");
 }
+
+http::response answer(const http::request& request) {
+  http::response response;
+  if (request.target() == "/throw") throw std::runtime_error("the database is away");
+  if (request.target() == "/upgrade") {
+    response.upgrade = [](connection& peer) {
+      boost::asio::write(peer.socket(), boost::asio::buffer(std::string("HTTP/1.1 101 X\r\n\r\n")));
+    };
+  } else if (request.target() == "/stream") {
+    response.stream = [](http::body_writer& out) {
+      for (int i = 0; i < 3; ++i) out.write("line\n");
+    };
+  } else {
+    response.body = "four";
+  }
+  return response;
+}
+
+// Line by line, without their times.
+class Log {
+ public:
+  explicit Log(Pipe& pipe) : pipe_(pipe) {}
+
+  std::string next() {
+    const auto all = pipe_.read_until("\n");
+    const auto end = all.find('\n');
+    pipe_.seen = all.substr(end + 1);
+    return without_times(all.substr(0, end));
+  }
+
+ private:
+  Pipe& pipe_;
+};
 
 }  // namespace
 
@@ -145,6 +182,52 @@ TEST_CASE("there is a line for each request in each class, but for the manager's
           "127.0.0.1 \"GET / HTTP/1.1\" 400 12\n"
           "127.0.0.1 \"-\" 400 12\n");
   }
+}
+
+TEST_CASE("a line says what was answered, however that was") {
+  for (const auto kind : {worker_class::sync, worker_class::threads}) {
+    CAPTURE(static_cast<int>(kind));
+    const Listener listener;
+    Served served(listener, answer, options_with(kind, [](http::options& options) {
+                    options.access_log = access_log::common;
+                  }));
+    Log log(served.output);
+    const auto line_for = [&](const std::string& bytes) {
+      Client client(listener);
+      client.send(bytes);
+      client.receive(false);
+      return log.next();
+    };
+    const std::string client = "127.0.0.1 ";
+    CHECK(line_for(get("/a?b=c")) == client + R"("GET /a?b=c HTTP/1.1" 200 4)");
+    CHECK(line_for("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n") == client + R"("HEAD / HTTP/1.1" 200 -)");
+    CHECK(line_for("GET / HTTP/1.0\r\n\r\n") == client + R"("GET / HTTP/1.0" 200 4)");
+    // The body alone counts, and not what frames it.
+    CHECK(line_for(get("/stream")) == client + R"("GET /stream HTTP/1.1" 200 15)");
+    CHECK(line_for(get("/throw")) == client + R"("GET /throw HTTP/1.1" 500 22)");
+    CHECK(line_for(get("/upgrade")) == client + R"("GET /upgrade HTTP/1.1" 101 -)");
+    CHECK(line_for("GET http://a/b HTTP/1.1\r\nHost: a\r\n\r\n") ==
+          client + R"("GET /b HTTP/1.1" 200 4)");
+    // What was refused is shown as far as it was read.
+    CHECK(line_for("nonsense\r\n\r\n") == client + R"("-" 400 12)");
+    CHECK(line_for(get("/a", "Host: b\r\n")) == client + R"("GET /a HTTP/1.1" 400 12)");
+    CHECK(line_for(get("/\"\\\xe9")) == client + R"("GET /\"\\\xe9 HTTP/1.1" 200 4)");
+  }
+}
+
+TEST_CASE("pipelined requests are a line each, in their order") {
+  const Listener listener(Listener::Family::kUnix);
+  Served served(listener, answer, options_with(worker_class::threads, [](http::options& options) {
+                  options.access_log = access_log::common;
+                  options.threads = 4;
+                }));
+  Client client(listener);
+  client.send(get("/1") + get("/2") + "what is this\r\n\r\n");
+  for (int i = 0; i < 3; ++i) CHECK(client.receive());
+  Log log(served.output);
+  CHECK(log.next() == R"(unix "GET /1 HTTP/1.1" 200 4)");
+  CHECK(log.next() == R"(unix "GET /2 HTTP/1.1" 200 4)");
+  CHECK(log.next() == R"(unix "-" 400 12)");
 }
 
 }  // namespace ostler::test
