@@ -64,7 +64,7 @@ std::string text_of(const http::request& request) {
     return json::parse(request.body()).at("text").get<std::string>();
   } catch (const json::exception& fault) {
     throw Refusal(http::status::bad_request,
-                  std::string("want {\"text\": \"...\"}: ") + fault.what());
+                  std::string(R"(want {"text": "..."}: )") + fault.what());
   }
 }
 
