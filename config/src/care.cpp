@@ -17,6 +17,8 @@ namespace ostler::config {
 namespace {
 
 constexpr std::size_t kMostWarmups = 100;
+// They reach a worker in one variable of its environment, of which Linux takes 128 KiB.
+constexpr std::size_t kMostProxies = 1000;
 constexpr std::size_t kLongestRequest = 1024;
 
 // 32 or 128; none: not an IP address.
@@ -27,12 +29,19 @@ std::optional<int> address_bits(const std::string& text) {
   return std::nullopt;
 }
 
-// "192.0.2.7", "2001:db8::/32" or "unix"
+// An IPv4 address written as an IPv6 one.
+bool is_mapped(const std::string& text) {
+  in6_addr address{};
+  return ::inet_pton(AF_INET6, text.c_str(), &address) == 1 && IN6_IS_ADDR_V4MAPPED(&address);
+}
+
+// "192.0.2.7", "2001:db8::/32" or "unix". Of a mapped address it is not clear how bits are counted.
 bool is_proxy(const std::string& text) {
   if (text == "unix") return true;
   const std::size_t slash = text.find('/');
   const auto bits = address_bits(text.substr(0, slash));
   if (!bits || slash == std::string::npos) return bits.has_value();
+  if (is_mapped(text.substr(0, slash))) return false;
   const auto length = parse_whole(std::string_view(text).substr(slash + 1));
   return length && *length <= *bits;
 }
@@ -81,9 +90,12 @@ void read_access_log(Reader& reader, const At& at, PoolDraft& out) {
 void read_trusted_proxies(Reader& reader, const At& at, PoolDraft& out) {
   std::vector<std::string> proxies;
   if (!reader.texts(at, "a list such as [127.0.0.1, 10.0.0.0/8, unix]", proxies)) return;
+  if (proxies.size() > kMostProxies) {
+    return reader.wrong(at, "a list of at most " + std::to_string(kMostProxies) + " proxies");
+  }
   for (std::size_t i = 0; i < proxies.size(); ++i) {
     if (is_proxy(proxies[i])) continue;
-    return reader.wrong(item(at, i), "an IP address, a network such as 10.0.0.0/8, or unix");
+    reader.wrong(item(at, i), "an IP address, a network such as 10.0.0.0/8, or unix");
   }
   out.pool.worker.trusted_proxies = std::move(proxies);
 }
@@ -126,10 +138,11 @@ void read_warmup(Reader& reader, const At& at, PoolDraft& out) {
     return reader.wrong(at, "a list of at most " + std::to_string(kMostWarmups) + " requests");
   }
   std::vector<ProbeRequest> requests(at.node->items.size());
+  bool good = true;
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    if (!read_request(reader, item(at, i), requests[i])) return;
+    good = read_request(reader, item(at, i), requests[i]) && good;
   }
-  out.pool.warmup = std::move(requests);
+  if (good) out.pool.warmup = std::move(requests);
 }
 
 }  // namespace ostler::config

@@ -85,16 +85,21 @@ class PoolCheck {
       return reader_.faults().add(draft_.place, draft_.at.path,
                                   "needs a 'command', such as command: [/usr/bin/app, --flag]");
     }
-    const std::string& name = pool_.command.front();
+    pool_.executable = find_program("command", pool_.command.front());
+  }
+
+  // Where the program is that KEY names; empty if there is a fault.
+  std::string find_program(std::string_view key, const std::string& name) {
     if (has_token(name)) {
-      return fault(at("command"), "the executable's own name cannot hold a token such as {slot}");
+      fault(at(key), "the executable's own name cannot hold a token such as {slot}");
+      return {};
     }
-    if (faulty("directory") || faulty("env_file")) return;
+    if (faulty("directory") || faulty("env_file")) return {};
     const auto path = pool_.env.find("PATH");
     Found executable = find_executable(name, path == pool_.env.end() ? host_.path : path->second,
                                        pool_.directory.value_or(host_.folder));
-    if (!executable.problem.empty()) return fault(at("command"), std::move(executable.problem));
-    pool_.executable = std::move(executable.path);
+    if (!executable.problem.empty()) fault(at(key), std::move(executable.problem));
+    return executable.path;
   }
 
   [[nodiscard]] static bool has_token(std::string_view text) {
@@ -246,53 +251,58 @@ class PoolCheck {
     if (where.node == nullptr || where.node->kind != NodeKind::kMap || faulty("recycle")) return;
     const Recycle& recycle = pool_.recycle;
     if (recycle.requests_jitter > 0 && !recycle.requests) {
-      return fault(at("recycle.requests_jitter"), "goes with 'requests', which is not given");
+      fault(at("recycle.requests_jitter"), "goes with 'requests', which is not given");
     }
     if (recycle.lifetime_jitter > Duration{0} && !recycle.lifetime) {
-      return fault(at("recycle.lifetime_jitter"), "goes with 'lifetime', which is not given");
+      fault(at("recycle.lifetime_jitter"), "goes with 'lifetime', which is not given");
     }
-    if (recycle == Recycle{}) {
-      fault(where, "needs 'requests', 'lifetime' or 'memory'; or off");
-    }
+    if (recycle == Recycle{}) fault(where, "needs 'requests', 'lifetime' or 'memory'; or off");
   }
 
   void check_health() {
     if (!pool_.health || faulty("health")) return;
     Health& health = *pool_.health;
+    if (health.timeout > health.interval) {
+      const At timeout = at("health.timeout");
+      fault(timeout.node == nullptr ? at("health.interval") : timeout,
+            "the interval, which is " + duration_text(health.interval) +
+                ", must not be below the timeout, which is " + duration_text(health.timeout));
+    }
     if (health.request.has_value() == !health.exec.empty()) {
       return fault(at("health"), health.request ? "has both 'request' and 'exec'; give one of them"
                                                 : "needs a 'request' such as \"GET /healthz\", or "
                                                   "an 'exec' such as [/usr/lib/app/check]");
     }
-    if (health.timeout > health.interval) {
-      const At timeout = at("health.timeout");
-      return fault(timeout.node == nullptr ? at("health.interval") : timeout,
-                   "the interval, which is " + duration_text(health.interval) +
-                       ", must not be below the timeout, which is " +
-                       duration_text(health.timeout));
-    }
     if (health.exec.empty()) return;
-    if (has_token(health.exec.front())) {
-      return fault(at("health.exec"), "the executable's own name cannot hold a token");
-    }
-    const auto path = pool_.env.find("PATH");
-    Found found =
-        find_executable(health.exec.front(), path == pool_.env.end() ? host_.path : path->second,
-                        pool_.directory.value_or(host_.folder));
-    if (!found.problem.empty()) return fault(at("health.exec"), std::move(found.problem));
-    health.executable = std::move(found.path);
+    check_exec_tokens(health.exec);
+    health.executable = find_program("health.exec", health.exec.front());
   }
 
-  // These go to a worker that serves HTTP.
+  void check_exec_tokens(const std::vector<std::string>& words) {
+    const At exec = at("health.exec");
+    for (std::size_t i = 1; i < words.size(); ++i) {
+      const bool holds =
+          words[i].find("{fd}") != std::string::npos || words[i].find("{fd:") != std::string::npos;
+      if (!holds) continue;
+      fault(exec.node->kind == NodeKind::kList ? item(exec, i) : exec,
+            "holds {fd}, but a check is not given the pool's listeners");
+    }
+  }
+
   void check_private_requests() {
+    if (faulty("listen")) return;
     const bool checked = pool_.health && pool_.health->request && !faulty("health");
-    const bool warmed = !pool_.warmup.empty() && !faulty("warmup");
-    if ((!checked && !warmed) || faulty("listen")) return;
-    const At where = at(checked ? "health.request" : "warmup");
+    if (checked) check_serves_http("health.request", "; use health: {exec}");
+    if (!pool_.warmup.empty()) check_serves_http("warmup", "");
+  }
+
+  // KEY holds requests, which go to a worker that serves HTTP.
+  void check_serves_http(std::string_view key, const char* way_out) {
     if (pool_.socket_protocol == SocketProtocol::kFastcgi) {
-      fault(where, "is an HTTP request, which no fastcgi worker understands; use health: {exec}");
+      fault(at(key),
+            std::string("is for workers that serve HTTP, and this pool's speak fastcgi") + way_out);
     } else if (pool_.listen.empty()) {
-      fault(where, "is for workers that serve HTTP, and the pool has no listener");
+      fault(at(key), "is for workers that serve HTTP, and the pool has no listener");
     }
   }
 

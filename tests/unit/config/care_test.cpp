@@ -61,12 +61,18 @@ TEST_CASE("faulty settings of workers") {
   CHECK(has(faults("body_limit: 1TB"), {"must be a size such as 512MiB"}));
   CHECK(has(faults("body_timeout: 0"), {"must be from 1ms"}));
   CHECK(has(faults("access_log: apache"), {"worker.access_log: must be off, common or json"}));
-  for (const char* proxy : {"localhost", "10.0.0.0/33", "::1/129", "10.0.0.0/", "/8", "10.0.0/8"}) {
+  for (const char* proxy : {"localhost", "10.0.0.0/33", "::1/129", "10.0.0.0/", "/8", "10.0.0/8",
+                            "::ffff:10.0.0.0/8", "::ffff:10.0.0.0/104"}) {
     CAPTURE(proxy);
     CHECK(has(faults(("trusted_proxies: [\"" + std::string(proxy) + "\"]").c_str()),
               {"worker.trusted_proxies[0]: must be an IP address, a network such as 10.0.0.0/8"}));
   }
   CHECK(has(faults("trusted_proxies: 127.0.0.1"), {"must be a list such as [127.0.0.1"}));
+  CHECK(faults("trusted_proxies: [\"::ffff:10.0.0.1\"]").empty());
+  CHECK(faults("trusted_proxies: [a, 10.0.0.1, b]").size() == 2);  // not just the first
+  std::string many = "trusted_proxies: [";
+  for (int i = 0; i <= 1000; ++i) many += "unix, ";
+  CHECK(has(faults((many + "]").c_str()), {"must be a list of at most 1000 proxies"}));
   CHECK(has(stable.pool_faults("  worker: sync"), {"must be a map with class, threads"}));
 }
 
@@ -88,6 +94,7 @@ TEST_CASE("recycling") {
   CHECK(has(faults("{requests: 0}"), {"recycle.requests: must be"}));
   CHECK(has(faults("{requests_jitter: 5}"), {"goes with 'requests', which is not given"}));
   CHECK(has(faults("{memory: 1G, lifetime_jitter: 5s}"), {"goes with 'lifetime'"}));
+  CHECK(faults("{requests_jitter: 5, lifetime_jitter: 5s}").size() == 2);
   CHECK(has(faults("{memory: 0}"), {"recycle.memory: must be from 1"}));
   CHECK(has(faults("{request: 5}"), {"unknown key 'request'; did you mean 'requests'?"}));
 }
@@ -115,12 +122,14 @@ TEST_CASE("health checks by a request") {
   }
   CHECK(has(faults("{request: GET /, interval: 1s}"),
             {"the interval, which is 1s, must not be below the timeout, which is 2s"}));
+  CHECK(faults("{interval: 1s}").size() == 2);  // that, and that nothing is asked
   CHECK(has(faults("{request: GET /, failures: 0}"), {"health.failures"}));
   CHECK(has(stable.pool_faults("  health: {request: GET /}"),
             {"health.request: is for workers that serve HTTP, and the pool has no listener"}));
   CHECK(has(stable.pool_faults(
                 "  listen: [unix:///x]\n  socket_protocol: fastcgi\n  health: {request: GET /}"),
-            {"no fastcgi worker understands; use health: {exec}"}));
+            {"this pool's speak fastcgi; use health: {exec}"}));
+  CHECK(stable.pool_faults("  health: {request: GET /}\n  warmup: [GET /]").size() == 2);
 }
 
 TEST_CASE("health checks by a program") {
@@ -137,6 +146,12 @@ TEST_CASE("health checks by a program") {
             {"health.exec: 'nothing' is in no folder of PATH"}));
   CHECK(has(stable.pool_faults("  health: {exec: []}"), {"health.exec: names no executable"}));
   CHECK(has(stable.pool_faults("  health: {exec: \"{slot}\"}"), {"cannot hold a token"}));
+  CHECK(has(stable.pool_faults("  listen: [tcp://:0]\n  health: {exec: [app, \"{fd}\"]}"),
+            {"health.exec[1]: holds {fd}, but a check is not given the pool's listeners"}));
+  CHECK(has(stable.pool_faults("  listen: [tcp://:0]\n  health: {exec: \"app {fd:http}\"}"),
+            {"health.exec: holds {fd}"}));
+  // A folder that is not there is blamed alone.
+  CHECK(stable.pool_faults("  directory: none\n  health: {exec: ./check}").size() == 1);
 }
 
 TEST_CASE("warm-up requests") {
@@ -149,6 +164,7 @@ TEST_CASE("warm-up requests") {
   CHECK(stable.pool("  warmup: []").warmup.empty());
   CHECK(has(faults("GET /"), {"warmup: must be a list such as [\"GET /\"]"}));
   CHECK(has(faults("[GET /, GET]"), {"warmup[1]: must be a method and a path"}));
+  CHECK(faults("[GET, GET /, POST]").size() == 2);
   std::string many = "[";
   for (int i = 0; i <= 100; ++i) many += "GET /, ";
   CHECK(has(faults(many + "]"), {"at most 100 requests"}));
