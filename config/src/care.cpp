@@ -71,6 +71,30 @@ bool read_request(Reader& reader, const At& at, ProbeRequest& out) {
 
 }  // namespace
 
+std::string_view word(WorkerClass worker_class) {
+  switch (worker_class) {
+    case WorkerClass::kSync:
+      return "sync";
+    case WorkerClass::kThreads:
+      return "threads";
+    case WorkerClass::kAsync:
+      return "async";
+  }
+  return {};
+}
+
+std::string_view word(AccessLog log) {
+  switch (log) {
+    case AccessLog::kOff:
+      return "off";
+    case AccessLog::kCommon:
+      return "common";
+    case AccessLog::kJson:
+      return "json";
+  }
+  return {};
+}
+
 void read_worker_class(Reader& reader, const At& at, PoolDraft& out) {
   static constexpr std::array kChoices = {Choice<WorkerClass>{"sync", WorkerClass::kSync},
                                           Choice<WorkerClass>{"threads", WorkerClass::kThreads},

@@ -10,6 +10,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -89,6 +90,9 @@ struct Restart {
 // `worker:`, for programs built on the SDK. What is not set here is the program's own to decide.
 enum class WorkerClass { kSync, kThreads, kAsync };
 enum class AccessLog { kOff, kCommon, kJson };
+// As they are written in the configuration, and handed to workers.
+std::string_view word(WorkerClass worker_class);
+std::string_view word(AccessLog log);
 struct WorkerSettings {
   std::optional<WorkerClass> worker_class;
   std::optional<int> threads;      // 1 to 64

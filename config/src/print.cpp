@@ -175,30 +175,6 @@ void print_env(Map& out, const Pool& pool, bool show) {
   for (const auto& [name, value] : pool.env) env.text(scalar(name), show ? value : "(left out)");
 }
 
-std::string_view word(WorkerClass worker_class) {
-  switch (worker_class) {
-    case WorkerClass::kSync:
-      return "sync";
-    case WorkerClass::kThreads:
-      return "threads";
-    case WorkerClass::kAsync:
-      return "async";
-  }
-  return {};
-}
-
-std::string_view word(AccessLog log) {
-  switch (log) {
-    case AccessLog::kOff:
-      return "off";
-    case AccessLog::kCommon:
-      return "common";
-    case AccessLog::kJson:
-      return "json";
-  }
-  return {};
-}
-
 // What the program decides is left out.
 void print_worker(Map& out, const WorkerSettings& worker) {
   if (worker == WorkerSettings{}) return;

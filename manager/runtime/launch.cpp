@@ -168,35 +168,11 @@ core::PoolPlan make_plan(const config::Pool& pool, core::LaunchId launch, int au
 
 namespace {
 
-const char* word(config::WorkerClass worker_class) {
-  switch (worker_class) {
-    case config::WorkerClass::kSync:
-      return "sync";
-    case config::WorkerClass::kThreads:
-      return "threads";
-    case config::WorkerClass::kAsync:
-      return "async";
-  }
-  return "";
-}
-
-const char* word(config::AccessLog log) {
-  switch (log) {
-    case config::AccessLog::kOff:
-      return "off";
-    case config::AccessLog::kCommon:
-      return "common";
-    case config::AccessLog::kJson:
-      return "json";
-  }
-  return "";
-}
-
 // `key=value`, separated by blanks: durations in milliseconds, sizes in bytes.
 std::string options_text(const config::WorkerSettings& settings) {
   std::vector<std::string> words;
-  const auto add = [&](const std::string& key, const std::string& value) {
-    words.push_back(key + "=" + value);
+  const auto add = [&](const std::string& key, std::string_view value) {
+    words.push_back(key + "=" + std::string(value));
   };
   const auto number = [&](const char* key, const auto& value) {
     if (value) add(key, std::to_string(*value));
