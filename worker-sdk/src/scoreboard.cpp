@@ -240,7 +240,9 @@ void Scoreboard::fill(int entry, std::string_view method, std::string_view targe
 
   using Word = std::uint64_t;
   std::array<Word, OSTLER_REQUEST_TEXT / sizeof(Word)> words{};
-  std::memcpy(words.data(), whole.text.data(), std::min(whole.size, sizeof words));
+  // Others may look at the page: the path, but not the query, which may hold secrets.
+  const auto path = std::string_view(whole.text.data(), whole.size).substr(0, sizeof words);
+  path.substr(0, path.find('?')).copy(reinterpret_cast<char*>(words.data()), sizeof words);
   auto* const shown = reinterpret_cast<Word*>(page_.text[i]);
   for (std::size_t word = 0; word < words.size(); ++word) store(shown[word], words[word]);
 
