@@ -12,7 +12,7 @@ using std::chrono::seconds;
 
 // A worker's output: a longer line is cut into several; the last ones are kept for reports.
 inline constexpr std::size_t kOutputLine = 8192;
-inline constexpr std::size_t kTailLines = 20;
+inline constexpr std::size_t kTailLines = 32;  // a stack of the SDK's fits
 inline constexpr std::size_t kTailLine = 512;
 // Read from one worker's pipe at a time, so that one that floods leaves the others their turn.
 inline constexpr std::size_t kOutputPerTurn = 65536;

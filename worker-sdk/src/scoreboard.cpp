@@ -290,6 +290,8 @@ void Scoreboard::discount(in_flight& request, nanoseconds time) noexcept {
 bool Scoreboard::show(std::size_t index, Shown& shown) const noexcept {
   shown.start = load(page_.start[index], std::memory_order_acquire);
   if (shown.start == 0) return false;
+  shown.progress = load(page_.progress[index]);
+  shown.until = load(page_.until[index]);
   shown.thread = static_cast<pid_t>(load(page_.thread[index]));
   shown.size = std::min(whole_[index].size, kWholeText);
   std::copy_n(whole_[index].text.begin(), shown.size, shown.text.begin());

@@ -68,6 +68,8 @@ class Scoreboard {
   // For the report; async-signal-safe. False if entry `index` is free.
   struct Shown {
     std::uint64_t start = 0;
+    std::uint64_t progress = 0;  // 0: it holds no thread
+    std::uint64_t until = 0;
     pid_t thread = 0;
     std::array<char, kWholeText> text{};
     std::size_t size = 0;

@@ -42,6 +42,40 @@ TEST_CASE("an aborted worker names its requests and shows where the oldest is") 
   }
 }
 
+TEST_CASE(
+    "the stack is that of the thread that hangs, and not of an older one that may take long") {
+  for (const std::string older : {"extend 60000", "progress"}) {
+    CAPTURE(older);
+    fake_manager manager(obedient_worker("threads", "threads=3"));
+    manager.wait_ready();
+    LineClient patient(manager.connect());
+    CHECK(patient.ask("begin GET /patient") == "ok");
+    LineClient stuck(manager.connect());
+    CHECK(stuck.ask("begin GET /stuck") == "ok");
+    stuck.send("hang");
+    manager.wait_for_error("hanging\n");
+    CHECK(patient.ask(older) == "ok");
+    const auto requests = manager.requests();
+    REQUIRE(requests.size() == 2);
+    REQUIRE(requests[1].text == "GET /stuck");
+    manager.signal(SIGABRT);
+    manager.wait_for_error("stack of thread " + std::to_string(requests[1].thread) + ":");
+    if (!OSTLER_SANITIZED) manager.wait_for_error("ostler_test_hangs_here");
+    CHECK(manager.wait() == -SIGABRT);
+  }
+}
+
+TEST_CASE("the page shows a request's path, and the report all of it") {
+  fake_manager manager(obedient_worker("async"));
+  manager.wait_ready();
+  LineClient client(manager.connect());
+  CHECK(client.ask("begin GET /account?token=secret") == "ok");
+  CHECK(manager.requests().at(0).text == "GET /account");
+  manager.signal(SIGABRT);
+  manager.wait_for_error("serving GET /account?token=secret for ");
+  CHECK(manager.wait() == -SIGABRT);
+}
+
 TEST_CASE("of many requests sixteen are named") {
   fake_manager manager(obedient_worker("async"));
   manager.wait_ready();

@@ -9,6 +9,8 @@
 #include <atomic>
 #include <cerrno>
 #include <charconv>
+#include <cstdint>
+#include <limits>
 #include <string_view>
 #include <system_error>
 
@@ -18,6 +20,8 @@ namespace ostler::serving {
 namespace {
 
 constexpr std::size_t kMostNamed = 16;
+// The innermost calls say where it hangs; the manager keeps the last lines for its report.
+constexpr int kMostLines = 24;
 
 std::atomic<const Scoreboard*> shown{nullptr};
 
@@ -71,11 +75,14 @@ std::size_t sort_entries(const Scoreboard& board,
   return count;
 }
 
-void write_request(const Scoreboard::Shown& request) {
+std::uint64_t nanoseconds_now() {
   timespec time{};
   ::clock_gettime(CLOCK_MONOTONIC, &time);
-  const std::uint64_t now = static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000U +
-                            static_cast<std::uint64_t>(time.tv_nsec);
+  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000U +
+         static_cast<std::uint64_t>(time.tv_nsec);
+}
+
+void write_request(const Scoreboard::Shown& request, std::uint64_t now) {
   const std::uint64_t tenths = (now - std::min(request.start, now)) / 100'000'000U;
   Line line;
   line << "serving ";
@@ -85,31 +92,64 @@ void write_request(const Scoreboard::Shown& request) {
   line.write();
 }
 
-void write_stack(pid_t thread) {
+// Whom this worker may be aborted for: the request that takes longest and the thread that has been
+// silent for longest, of those that have not been granted more time; which of the two it is only
+// the manager knows. 0: nobody.
+class Suspects {
+ public:
+  explicit Suspects(std::uint64_t now) : now_(now) {}
+
+  // Oldest first.
+  void consider(const Scoreboard::Shown& request) {
+    if (oldest_ == 0) oldest_ = request.thread;
+    if (request.until > now_) return;
+    if (overdue_ == 0) overdue_ = request.thread;
+    if (request.progress != 0 && request.progress < progress_) {
+      progress_ = request.progress;
+      silent_ = request.thread;
+    }
+  }
+  [[nodiscard]] pid_t overdue() const { return overdue_ != 0 ? overdue_ : oldest_; }
+  [[nodiscard]] pid_t silent() const { return silent_; }
+
+ private:
+  std::uint64_t now_;
+  std::uint64_t progress_ = std::numeric_limits<std::uint64_t>::max();
+  pid_t oldest_ = 0;
+  pid_t overdue_ = 0;
+  pid_t silent_ = 0;
+};
+
+void write_stack(pid_t thread, int most) {
   const auto stack = wake_signal::stack_of(thread);
   Line line;
   line << "stack of thread " << static_cast<std::uint64_t>(thread)
        << (stack.depth > 0 ? ":" : ": it does not answer");
   line.write();
-  ::backtrace_symbols_fd(stack.frames.data(), stack.depth, STDERR_FILENO);
+  ::backtrace_symbols_fd(stack.frames.data(), std::min(stack.depth, most), STDERR_FILENO);
 }
 
 void write_report(const Scoreboard& board) {
   std::array<Entry, OSTLER_REQUESTS_SHOWN> entries{};
   const std::size_t count = sort_entries(board, entries);
+  const std::uint64_t now = nanoseconds_now();
+  Suspects suspects(now);
   Scoreboard::Shown request;
-  pid_t oldest = 0;
-  for (std::size_t i = 0; i < std::min(count, kMostNamed); ++i) {
+  for (std::size_t i = 0; i < count; ++i) {
     if (!board.show(entries[i].index, request)) continue;  // it has just ended
-    if (oldest == 0) oldest = request.thread;
-    write_request(request);
+    suspects.consider(request);
+    if (i < kMostNamed) write_request(request, now);
   }
   if (count > kMostNamed) {
     Line line;
     line << "and " << count - kMostNamed << " more requests";
     line.write();
   }
-  if (oldest != 0) write_stack(oldest);
+  const pid_t overdue = suspects.overdue();
+  const pid_t silent = suspects.silent();
+  const bool both = silent != 0 && silent != overdue;
+  if (both) write_stack(silent, kMostLines / 2);
+  if (overdue != 0) write_stack(overdue, both ? kMostLines / 2 : kMostLines);
 }
 
 extern "C" void ostler_on_abort(int signal) {
