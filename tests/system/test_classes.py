@@ -2,6 +2,8 @@
 them."""
 
 import collections
+import os
+import signal
 import threading
 import time
 
@@ -200,8 +202,9 @@ def test_a_request_past_its_limit_is_named_with_the_others_it_ends(manager, kind
     with one.events() as events:
         attempt(one, "/slow?ms=60000")
         eventually(lambda: one.workers()[0]["active"] == 1)
+        assert [each["request"] for each in one.workers()[0]["serving"]] == ["GET /slow"]
         if kind != "sync":
-            attempt(one, "/slow?ms=19999")
+            attempt(one, "/slow?ms=59999")
             eventually(lambda: one.workers()[0]["active"] == 2)
         stopping = events.wait("worker.stopping")
         assert "served one request for" in stopping["reason"]
@@ -213,15 +216,23 @@ def test_a_request_past_its_limit_is_named_with_the_others_it_ends(manager, kind
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_workers_are_warmed_up_and_checked_in_every_class(manager, kind):
-    one = manager({"web": in_class(kind, 2, warmup=["GET /", "GET /pid"],
+    begin = time.monotonic()
+    one = manager({"web": in_class(kind, 2, warmup=["GET /slow?ms=600", "GET /pid"],
                                    health={"request": "GET /pid", "interval": "1s",
                                            "timeout": "1s", "failures": 3})})
+    assert time.monotonic() - begin > 0.6
     before = one.pids()
     assert all(worker["requests"] == 0 for worker in one.workers())
     time.sleep(2.5)  # that no check fails in a time needs that time
     assert one.pids() == before
     assert one.fetch()[0] == 200
     eventually(lambda: one.pool()["requests"] == 1)  # what is private does not count
+    with one.events() as events:
+        os.kill(before[0], signal.SIGSTOP)
+        events.wait("health.failed", 2, pid=before[0])
+        os.kill(before[0], signal.SIGCONT)
+        failed = events.named("health.failed", pid=before[0])[0]
+    assert "GET /pid: was not answered within 1000 ms" in failed["reason"]
 
 
 @pytest.mark.parametrize("kind", ["threads", "async"])
