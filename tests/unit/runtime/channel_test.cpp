@@ -51,6 +51,35 @@ struct Fixture {
   std::string broken;
 };
 
+// One message with room for one descriptor, for sendmsg(2) and recvmsg(2).
+struct Packet {
+  Packet() {
+    header.msg_iov = &part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.data();
+    header.msg_controllen = control.size();
+  }
+  Packet(const Packet&) = delete;
+  Packet& operator=(const Packet&) = delete;
+  void put(int descriptor) {
+    cmsghdr* const rights = CMSG_FIRSTHDR(&header);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(rights), &descriptor, sizeof descriptor);
+  }
+  UniqueFd take() {
+    REQUIRE(CMSG_FIRSTHDR(&header) != nullptr);
+    int descriptor = -1;
+    std::memcpy(&descriptor, CMSG_DATA(CMSG_FIRSTHDR(&header)), sizeof descriptor);
+    return UniqueFd(descriptor);
+  }
+  ostler_message message{};
+  iovec part{&message, sizeof message};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr header{};
+};
+
 bool is_closed(const UniqueFd& socket) {
   char byte = 0;
   return ::recv(socket.get(), &byte, 1, MSG_DONTWAIT) == 0;
@@ -104,21 +133,10 @@ TEST_CASE("what is no message closes the channel and is told once") {
 
 TEST_CASE("a descriptor from a worker is not taken") {
   Fixture with;
-  ostler_message message{OSTLER_AWAKE, 0, 0};
-  iovec part{&message, sizeof message};
-  msghdr header{};
-  header.msg_iov = &part;
-  header.msg_iovlen = 1;
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  header.msg_control = control.data();
-  header.msg_controllen = control.size();
-  cmsghdr* const rights = CMSG_FIRSTHDR(&header);
-  rights->cmsg_level = SOL_SOCKET;
-  rights->cmsg_type = SCM_RIGHTS;
-  rights->cmsg_len = CMSG_LEN(sizeof(int));
-  const int descriptor = with.ends.scoreboard.get();
-  std::memcpy(CMSG_DATA(rights), &descriptor, sizeof descriptor);
-  REQUIRE(::sendmsg(with.ends.channel.get(), &header, 0) > 0);
+  Packet packet;
+  packet.message.type = OSTLER_AWAKE;
+  packet.put(with.ends.scoreboard.get());
+  REQUIRE(::sendmsg(with.ends.channel.get(), &packet.header, 0) > 0);
   const int next = ::dup(0);
   ::close(next);
   with.channel->drain();
@@ -153,21 +171,11 @@ TEST_CASE("a connection is handed over with its descriptor") {
     const UniqueFd theirs(pair[1]);
     REQUIRE(with.channel->hand_over(theirs) == 0);
   }
-  ostler_message message{};
-  iovec part{&message, sizeof message};
-  msghdr header{};
-  header.msg_iov = &part;
-  header.msg_iovlen = 1;
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  header.msg_control = control.data();
-  header.msg_controllen = control.size();
-  REQUIRE(::recvmsg(with.ends.channel.get(), &header, 0) == sizeof message);
-  CHECK(message.type == OSTLER_CONNECTION);
-  CHECK(message.count == OSTLER_PRIVATE);
-  int descriptor = -1;
-  REQUIRE(CMSG_FIRSTHDR(&header) != nullptr);
-  std::memcpy(&descriptor, CMSG_DATA(CMSG_FIRSTHDR(&header)), sizeof descriptor);
-  const UniqueFd received(descriptor);
+  Packet packet;
+  REQUIRE(::recvmsg(with.ends.channel.get(), &packet.header, 0) == sizeof packet.message);
+  CHECK(packet.message.type == OSTLER_CONNECTION);
+  CHECK(packet.message.count == OSTLER_PRIVATE);
+  const UniqueFd received = packet.take();
   REQUIRE(::send(received.get(), "x", 1, 0) == 1);
   char byte = 0;
   CHECK(::recv(ours.get(), &byte, 1, 0) == 1);
