@@ -82,6 +82,10 @@ void Runtime::perform(const core::Note& action) {
   if (hung && process != processes_.end()) {
     process->second.doing = describe_hang(process->second);
   }
+  // What was measured while it started says nothing about what it uses.
+  if (action.kind == core::NoteKind::kWorkerReady && process != processes_.end()) {
+    process->second.measured.reset();
+  }
   log_note(action);
   server_->publish(event_of(action));
   if (action.kind == core::NoteKind::kReloadStarted) {

@@ -284,3 +284,17 @@ def test_workers_are_recycled_one_after_the_other(manager, recycle, why):
             assert pool["ready"] >= 3 and len(pool["workers"]) <= 4
             ready.add(events.wait("worker.exited", within=40)["worker"])
 
+
+
+def test_the_memory_of_a_ready_worker_is_not_what_it_used_when_it_started(manager):
+    one = manager({"web": {**plain(), "command": [
+        "/bin/sh", "-c", f"while [ ! -e go ]; do sleep 0.05; done; exec python3 -I -u {PLAIN}"]}},
+        start=False)
+    one.config["pools"]["web"]["directory"] = str(one.directory)
+    one.write().launch()
+    eventually(lambda: (one.directory / "control.sock").exists())
+    small = eventually(lambda: one.workers() and one.workers()[0]["memory"])
+    assert small < 3_000_000
+    (one.directory / "go").touch()
+    one.settle()
+    assert one.workers()[0]["memory"] > 3_000_000
