@@ -90,24 +90,28 @@ std::unique_ptr<Example> start(const Listener& listener, const Setup& how,
   return std::make_unique<Example>(listener, flags, how.settings);
 }
 
+// So often a successor is started and the worker before it stopped, while clients ask.
+void replace_under_load(const Listener& listener, const Setup& how, const char* fields, int times) {
+  auto worker = start(listener, how);
+  Load load(listener, 4, fields);
+  for (int replaced = 0; replaced < times; ++replaced) {
+    load.answered_more(100);
+    auto successor = start(listener, how);
+    worker->stop();
+    CHECK(worker->wait() == 0);
+    worker = std::move(successor);
+  }
+  load.answered_more(100);
+  load.stop();
+  CHECK(load.failed == 0);
+}
+
 }  // namespace
 
 TEST_CASE("workers of every class are replaced under load and every request is answered") {
   for (const auto& how : {kSync, kThreads, kAsync}) {
     CAPTURE(how.settings);
-    const Listener listener;
-    auto worker = start(listener, how);
-    Load load(listener, 4, "");
-    for (int replaced = 0; replaced < 10; ++replaced) {
-      load.answered_more(100);
-      auto successor = start(listener, how);
-      worker->stop();
-      CHECK(worker->wait() == 0);
-      worker = std::move(successor);
-    }
-    load.answered_more(100);
-    load.stop();
-    CHECK(load.failed == 0);
+    replace_under_load(Listener(), how, "", 10);
   }
 }
 
@@ -115,19 +119,7 @@ TEST_CASE("workers are replaced under load on every kind of listener") {
   for (const auto family : {Listener::Family::kTcp, Listener::Family::kUnix}) {
     for (const char* fields : {"", "Connection: close\r\n"}) {
       CAPTURE(fields);
-      const Listener listener(family);
-      auto worker = std::make_unique<Example>(listener);
-      Load load(listener, 4, fields);
-      for (int replaced = 0; replaced < 5; ++replaced) {
-        load.answered_more(100);
-        auto successor = std::make_unique<Example>(listener);
-        worker->stop();
-        CHECK(worker->wait() == 0);
-        worker = std::move(successor);
-      }
-      load.answered_more(100);
-      load.stop();
-      CHECK(load.failed == 0);
+      replace_under_load(Listener(family), kAsync, fields, 5);
     }
   }
 }
