@@ -83,7 +83,10 @@ class Builder {
       add_env(value);
     } else if (!given_.insert(name).second) {
       faults_.add(place, option->path, "is given twice");
+    } else if (const std::string other = contradicting(option->path); !other.empty()) {
+      faults_.add(place, option->path, "contradicts " + other);
     } else {
+      given_paths_.emplace(option->path, "--" + name);
       put(option->path, value_of(name, value, place), place);
     }
   }
@@ -113,6 +116,15 @@ class Builder {
  private:
   [[nodiscard]] Place place_of(const std::string& option, const std::string& path) const {
     return {std::make_shared<const Source>(Source{{}, host_.folder, option, path}), 0, 0};
+  }
+
+  // An option that sets the whole of which PATH is a part, or a part of it: "--recycle" and
+  // "--recycle-requests"; empty if there is none.
+  [[nodiscard]] std::string contradicting(const std::string& path) const {
+    for (const auto& [given, option] : given_paths_) {
+      if (path.starts_with(given + ".") || given.starts_with(path + ".")) return option;
+    }
+    return {};
   }
 
   void refuse(const std::string& name) {
@@ -183,6 +195,7 @@ class Builder {
   NodePtr root_;
   std::map<std::string, Node> lists_;  // by the path of the key: options that may be repeated
   std::set<std::string> given_;
+  std::map<std::string, std::string> given_paths_;  // path to option
 };
 
 }  // namespace

@@ -137,6 +137,15 @@ TEST_CASE("options about how workers serve and are looked after") {
   CHECK(pool.warmup == std::vector<ProbeRequest>{{"GET", "/a,b"}, {"GET", "/c"}});
 }
 
+TEST_CASE("a whole and a part of it contradict each other, whichever comes first") {
+  const Stable stable;
+  CHECK(has(faults(stable, {{"recycle-requests", "5"}, {"recycle", "off"}}),
+            {"--recycle: ", "contradicts --recycle-requests"}));
+  CHECK(has(faults(stable, {{"health", "off"}, {"health-interval", "5s"}}),
+            {"--health-interval: ", "contradicts --health"}));
+  CHECK(faults(stable, {{"restart-backoff", "1s"}, {"restart-backoff-max", "2s"}}).empty());
+}
+
 TEST_CASE("options of what is not available yet are refused by name") {
   const Stable stable;
   for (const Options& options :
