@@ -40,7 +40,7 @@ std::string reason(int error) {
 std::string timestamp(std::chrono::system_clock::time_point time) {
   const auto since = time.time_since_epoch();
   const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(since).count();
-  const std::time_t seconds = static_cast<std::time_t>(ms / 1000);
+  const auto seconds = static_cast<std::time_t>(ms / 1000);
   std::tm parts{};
   gmtime_r(&seconds, &parts);
   std::array<char, 40> text{};

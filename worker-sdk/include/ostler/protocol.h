@@ -5,6 +5,8 @@
  * always on one machine. */
 #pragma once
 
+/* NOLINTBEGIN(modernize-deprecated-headers,readability-identifier-naming): it is C. */
+
 #include <stdint.h>
 
 #define OSTLER_PROTOCOL_VERSION 1
@@ -105,3 +107,5 @@ struct ostler_scoreboard {
   /* Method and path, cut, not terminated if full. */
   char text[OSTLER_REQUESTS_SHOWN][OSTLER_REQUEST_TEXT];
 };
+
+/* NOLINTEND(modernize-deprecated-headers,readability-identifier-naming) */
