@@ -61,10 +61,14 @@ bool is_exiting(pid_t pid) {
 
 // The kernel signals the workers of a manager that died. By then they have another parent: that is
 // how this signal is told from somebody's asking again. If the manager had several threads, the
-// first signal comes when they have got another of these for a parent, and its pid is the same.
+// first signal comes when they have got another of these for a parent, and its pid is the same. It
+// may be gone altogether before it is looked at: by then they have their next parent.
 bool parent_died() {
   const pid_t now = ::getppid();
-  return shared.parent.exchange(now) != now || is_exiting(now);
+  if (shared.parent.exchange(now) != now || is_exiting(now)) return true;
+  const pid_t next = ::getppid();
+  shared.parent = next;
+  return next != now;
 }
 
 extern "C" void ostler_on_stop_signal(int signal) {
