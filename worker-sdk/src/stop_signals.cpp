@@ -59,25 +59,22 @@ bool is_exiting(pid_t pid) {
   return (flags & kExiting) != 0;
 }
 
-// The kernel signals the workers of a manager that died. By then they have another parent: that is
-// how this signal is told from somebody's asking again. If the manager had several threads, the
-// first signal comes when they have got another of these for a parent, and its pid is the same. It
-// may be gone altogether before it is looked at: by then they have their next parent.
-bool parent_died() {
-  const pid_t now = ::getppid();
-  if (shared.parent.exchange(now) != now || is_exiting(now)) return true;
-  const pid_t next = ::getppid();
-  shared.parent = next;
-  return next != now;
+// The kernel signals the workers of a manager that died, in that process's name, and more than once
+// if it had threads: each of them is their parent in turn. It is told from somebody's asking again
+// by the sender: one that is no parent any more, or has begun to exit. It may be gone between the
+// two looks; by then they have their next parent.
+bool is_from_dying_parent(pid_t sender) {
+  if (sender != shared.parent && sender != ::getppid()) return false;
+  return ::getppid() != sender || is_exiting(sender) || ::getppid() != sender;
 }
 
-extern "C" void ostler_on_stop_signal(int signal) {
+extern "C" void ostler_on_stop_signal(int signal, siginfo_t* info, void* /*context*/) {
   const int saved = errno;
   if (::getpid() != shared.owner) {
     // A forked child that did not exec yet: the request is meant for it and not for its parent.
     ::signal(signal, SIG_DFL);
     ::raise(signal);
-  } else if (!parent_died() || shared.requests == 0) {
+  } else if (shared.requests == 0 || !is_from_dying_parent(info->si_pid)) {
     const int exit_code = shared.exit_code;
     if (++shared.requests > 1 && exit_code >= 0) ::_exit(exit_code);
     const std::uint64_t one = 1;
@@ -131,8 +128,8 @@ void StopSignals::install(std::initializer_list<int> signals) {
   for (const int signal : signals) {
     struct sigaction action {};
     struct sigaction previous {};
-    action.sa_handler = ostler_on_stop_signal;
-    action.sa_flags = SA_RESTART;
+    action.sa_sigaction = ostler_on_stop_signal;
+    action.sa_flags = SA_RESTART | SA_SIGINFO;
     sigemptyset(&action.sa_mask);
     if (::sigaction(signal, &action, &previous) != 0) {
       fail("catch the stop signal " + std::to_string(signal));
