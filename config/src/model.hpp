@@ -48,7 +48,26 @@ enum class SocketProtocol { kSystemd, kFastcgi };
 struct AutoWorkers {
   bool operator==(const AutoWorkers&) const = default;
 };
-using Workers = std::variant<AutoWorkers, int>;
+// By load, between `min` and `max`.
+enum class ScaleBy { kBusy, kBacklog };
+struct ScaledWorkers {
+  int min = 1;
+  int max = 1;
+  ScaleBy by = ScaleBy::kBusy;
+  // kBusy: the share of the workers' capacity in use, above 0 and up to 1; kBacklog: connections
+  // that wait, per worker.
+  double target = 0.7;
+  Duration up_after = std::chrono::seconds(2);
+  Duration down_after = std::chrono::seconds(60);
+  bool operator==(const ScaledWorkers&) const = default;
+};
+using Workers = std::variant<AutoWorkers, int, ScaledWorkers>;
+
+// How workers share the listeners, and, with kDispatch, who gets a connection.
+enum class Accept { kShared, kReuseport, kDispatch };
+enum class DispatchPolicy { kLeastConnections, kRoundRobin, kRandom };
+std::string_view word(Accept accept);
+std::string_view word(DispatchPolicy policy);
 
 enum class ReadyMode { kAuto, kNotify, kAfter };
 struct Ready {
@@ -154,6 +173,8 @@ struct Pool {
   std::optional<unsigned> umask;
   std::vector<Listener> listen;
   SocketProtocol socket_protocol = SocketProtocol::kSystemd;
+  Accept accept = Accept::kShared;
+  DispatchPolicy dispatch = DispatchPolicy::kLeastConnections;
   Workers workers;
   WorkerSettings worker;
   Ready ready;

@@ -50,12 +50,40 @@ struct RecyclePlan {
   }
 };
 
+// Who accepts connections.
+enum class Accept {
+  kShared,     // all workers, from one socket
+  kReuseport,  // each worker from a socket of its own
+  kDispatch,   // the manager
+};
+
+// The number of workers follows the load, between `min` and `max`.
+enum class ScaleBy {
+  kBusy,     // target: the share of the ready workers' capacity in use
+  kBacklog,  // target: connections that wait, per ready worker
+};
+struct ScalingPlan {
+  int min = 1;
+  int max = 1;
+  ScaleBy by = ScaleBy::kBusy;
+  std::int64_t target = 700;  // thousandths
+  Duration up_after = std::chrono::seconds(2);
+  Duration down_after = std::chrono::seconds(60);
+  bool operator==(const ScalingPlan&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(min)(max)(by)(target)(up_after)(down_after);
+  }
+};
+
 struct PoolPlan {
   std::string name;
   LaunchId launch;
-  std::vector<std::string> listeners;   // keys: equal key, same socket
-  int workers = 1;                      // the target, `auto` resolved
-  int workers_written = 1;              // as the file says; -1: auto
+  std::vector<std::string> listeners;  // keys: equal key, same socket
+  Accept accept = Accept::kShared;
+  int workers = 1;          // the target, `auto` resolved; with `scaling`: its min
+  int workers_written = 1;  // as the file says; -1: auto; -2: by load
+  std::optional<ScalingPlan> scaling;
   std::optional<Duration> ready_after;  // ready once alive for so long, if nothing said so before
   Duration start_timeout = std::chrono::seconds(60);
   std::optional<Duration> heartbeat_timeout;  // none: off
@@ -76,7 +104,7 @@ struct PoolPlan {
   template <class Archive>
   void fields(Archive& a) {
     a(name)(launch)(
-        listeners)(workers)(workers_written)(ready_after)(start_timeout)(heartbeat_timeout)(request_timeout)(stop_timeout)(surge)(settle)(attempts)(backoff)(backoff_max)(burst)(reset_after)(health)(warmup)(needs_channel)(recycle);
+        listeners)(accept)(workers)(workers_written)(scaling)(ready_after)(start_timeout)(heartbeat_timeout)(request_timeout)(stop_timeout)(surge)(settle)(attempts)(backoff)(backoff_max)(burst)(reset_after)(health)(warmup)(needs_channel)(recycle);
   }
 };
 

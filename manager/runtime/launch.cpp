@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <map>
 #include <string_view>
@@ -126,6 +127,47 @@ int death_signal(int stop_signal) {
 
 }  // namespace
 
+namespace {
+
+core::Accept accept_of(config::Accept accept) {
+  switch (accept) {
+    case config::Accept::kShared:
+      return core::Accept::kShared;
+    case config::Accept::kReuseport:
+      return core::Accept::kReuseport;
+    case config::Accept::kDispatch:
+      return core::Accept::kDispatch;
+  }
+  return core::Accept::kShared;
+}
+
+core::ScalingPlan scaling_of(const config::ScaledWorkers& workers) {
+  core::ScalingPlan scaling;
+  scaling.min = workers.min;
+  scaling.max = workers.max;
+  scaling.by =
+      workers.by == config::ScaleBy::kBusy ? core::ScaleBy::kBusy : core::ScaleBy::kBacklog;
+  scaling.target = std::llround(workers.target * 1000);
+  scaling.up_after = workers.up_after;
+  scaling.down_after = workers.down_after;
+  return scaling;
+}
+
+void set_workers(const config::Workers& workers, int automatic, core::PoolPlan& plan) {
+  plan.workers = automatic;
+  plan.workers_written = -1;
+  if (const int* number = std::get_if<int>(&workers)) {
+    plan.workers = plan.workers_written = *number;
+  }
+  if (const auto* scaled = std::get_if<config::ScaledWorkers>(&workers)) {
+    plan.workers = scaled->min;
+    plan.workers_written = -2;
+    plan.scaling = scaling_of(*scaled);
+  }
+}
+
+}  // namespace
+
 std::shared_ptr<const Launch> make_launch(const config::Pool& pool) {
   return std::make_shared<const Launch>(Launch{pool, resolve_identity(pool.user, pool.group)});
 }
@@ -137,9 +179,8 @@ core::PoolPlan make_plan(const config::Pool& pool, core::LaunchId launch, int au
   for (const config::Listener& listener : pool.listen) {
     plan.listeners.push_back(Listeners::key(pool.name, listener));
   }
-  const int* written = std::get_if<int>(&pool.workers);
-  plan.workers = written != nullptr ? *written : automatic_workers;
-  plan.workers_written = written != nullptr ? *written : -1;
+  plan.accept = accept_of(pool.accept);
+  set_workers(pool.workers, automatic_workers, plan);
   if (pool.ready.mode == config::ReadyMode::kAfter) plan.ready_after = pool.ready.after;
   if (pool.ready.mode == config::ReadyMode::kAuto && pool.listen.empty()) {
     plan.ready_after = std::chrono::seconds(1);

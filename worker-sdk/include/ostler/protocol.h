@@ -28,6 +28,10 @@
 /* "1": the worker is warmed up. Having said READY=1, it accepts nothing before OSTLER_ACCEPT. */
 #define OSTLER_ENV_WARMUP "OSTLER_WARMUP"
 
+/* "dispatch": the worker gets no listeners; the manager accepts, and hands it connections over the
+ * channel (`accept: dispatch`). Not set otherwise. */
+#define OSTLER_ENV_ACCEPT "OSTLER_ACCEPT"
+
 /* --- The channel -------------------------------------------------------------------------------
  *
  * Every message is one packet of exactly this. */
@@ -46,7 +50,12 @@ enum {
   OSTLER_AWAKE = 2,
   /* It has served as many requests as it was to, and asks to be replaced. It goes on serving until
    * it is asked to stop. */
-  OSTLER_RECYCLE = 3
+  OSTLER_RECYCLE = 3,
+  /* It has room for another connection, having found `wanted` on its page set (and reset it). */
+  OSTLER_ROOM = 4,
+  /* After OSTLER_DRAIN: connections that wait for their next request, for another worker to serve.
+   * count: how many descriptors come along; value: the listener, as in OSTLER_DISPATCH. */
+  OSTLER_RETURN = 5
 };
 
 /* From the manager. */
@@ -55,8 +64,17 @@ enum {
    * OSTLER_PRIVATE. */
   OSTLER_CONNECTION = 101,
   /* The warm-up is over: begin to accept. */
-  OSTLER_ACCEPT = 102
+  OSTLER_ACCEPT = 102,
+  /* Connections to serve. count: how many descriptors come along, OSTLER_BATCH at most; value:
+   * which of the pool's listeners they came in by, from 0. The worker adds them to `taken` before
+   * it reads from any of them: what it has not taken when it dies is given to another. */
+  OSTLER_DISPATCH = 103,
+  /* The stop signal follows, and others go on serving: connections that have no request in flight
+   * are to be handed back (OSTLER_RETURN), not closed. */
+  OSTLER_DRAIN = 104
 };
+
+#define OSTLER_BATCH 64
 
 /* The manager's own connection, for a health check or a warm-up request: it is answered like any
  * other, whatever else is going on, and is not counted on the page. */
@@ -94,7 +112,13 @@ struct ostler_scoreboard {
   uint64_t connections; /* connections open */
   uint64_t active;      /* requests being served */
   uint64_t busy_since;  /* since when `active` has not been 0 */
-  uint64_t reserved[22];
+  uint64_t taken;       /* connections taken from OSTLER_DISPATCH */
+  uint64_t concurrency; /* the most requests it serves at the same time; 0: its CPU is the limit */
+
+  /* Written by the manager: not 0 while a connection waits for room anywhere in the pool. The
+   * worker looks when it gets room, and says OSTLER_ROOM if it finds it set. */
+  uint64_t wanted;
+  uint64_t reserved[19];
 
   /* The requests being served, as far as there is room. An entry is in use while its start is not
    * 0. The text is written before the start, the start is reset first at the end. */
