@@ -75,6 +75,17 @@ struct Probe {
   }
 };
 
+// Send new connections elsewhere. Answered by one QueueEmptied, as soon as nothing waits on the
+// worker's own socket any more.
+struct EmptyQueue {
+  WorkerId worker;
+  bool operator==(const EmptyQueue&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(worker);
+  }
+};
+
 // Its warm-up is over: it may accept connections.
 struct LetAccept {
   WorkerId worker;
@@ -135,7 +146,14 @@ enum class StopCause {
 const char* word(StopCause cause);
 
 // Why a worker is to be replaced, though it serves.
-enum class Wear { kNone, kRequests, kLifetime, kMemory, kUnhealthy };
+enum class Wear {
+  kNone,
+  kRequests,
+  kLifetime,
+  kMemory,
+  kUnhealthy,
+  kStranded,  // connections wait on the socket of a worker that is gone: its successor gets it
+};
 const char* word(Wear wear);
 
 enum class NoteKind {
@@ -235,7 +253,7 @@ struct ExitManager {
 };
 
 using Action = std::variant<OpenListener, CloseListener, Spawn, SignalWorker, DropLaunch, Note,
-                            Reply, ExitManager, Probe, LetAccept, Look, Measure>;
+                            Reply, ExitManager, Probe, LetAccept, Look, Measure, EmptyQueue>;
 using Actions = std::vector<Action>;
 
 }  // namespace ostler::core

@@ -29,7 +29,9 @@ void Machine::can_serve(Pool& pool, Worker& worker) {
   if (worker.care.warming) return;
   if (plan.needs_channel && !worker.care.speaks) {
     Failure failure;
-    failure.kind = FailureKind::kNoChannel;
+    failure.kind =
+        plan.accept == Accept::kDispatch ? FailureKind::kNotDispatchable : FailureKind::kNoChannel;
+    failure.after = now_ - worker.started;
     return abort(pool, worker, failure);
   }
   if (plan.warmup == 0) return become_ready(pool, worker);
@@ -150,7 +152,8 @@ void Machine::on(const Looked& event) {
   if (!worker->ready()) return;
   if (event.awake) has_work(*pool, *worker);
   for (const auto& [lasting, kind] : {std::pair(&event.request, FailureKind::kRequestTimeout),
-                                      std::pair(&event.silent, FailureKind::kSilent)}) {
+                                      std::pair(&event.silent, FailureKind::kSilent),
+                                      std::pair(&event.waiting, FailureKind::kStalled)}) {
     if (!*lasting) continue;
     const Lasting& work = **lasting;
     const Duration lost = lost_since(work.since);
@@ -198,6 +201,27 @@ void Machine::wear_out(Pool& pool, Worker& worker, Wear wear, std::int64_t value
   worker.wear = wear;
   worker.recycle = worker.recycle || worker.ready();
   note(pool, worker, NoteKind::kWorkerWorn, {}, value);
+}
+
+// One worker that serves makes room for a successor, which is given the socket. Whoever is up
+// longest goes, as in a scale-down.
+void Machine::on(const Stranded& event) {
+  const auto found = state_.pools.find(event.pool);
+  if (found == state_.pools.end() || found->second.removed || state_.stopping) {
+    ++state_.ignored;
+    return;
+  }
+  Pool& pool = found->second;
+  Worker* oldest = nullptr;
+  for (auto& [id, worker] : pool.workers) {
+    if (worker.active() && !worker.ready()) return;  // it has been given the socket, or will be
+    if (worker.recycle && worker.active()) return;   // its successor will be
+    if (!worker.ready() || (oldest != nullptr && oldest->ready_at <= worker.ready_at)) continue;
+    oldest = &worker;
+  }
+  if (oldest == nullptr) return;
+  wear_out(pool, *oldest, Wear::kStranded);
+  touch(pool);
 }
 
 std::uint64_t Machine::draw_requests(const RecyclePlan& recycle) {

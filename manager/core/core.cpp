@@ -156,6 +156,7 @@ void Machine::begin_stop(bool now) {
     });
   }
   if (now) kill_everything();
+  for (auto& [id, pool] : state_.pools) hurry(pool);
   touch_all();
 }
 
@@ -183,8 +184,7 @@ void Machine::on(const Spawned& event) {
       worker->state = WorkerState::kStarting;
       break;
     case WorkerState::kDraining:
-      worker->deadline = now_ + pool->generations.at(worker->generation).stop_timeout;
-      signal(*worker, SignalKind::kStop);
+      ask_to_stop(*pool, *worker);
       break;
     case WorkerState::kAborting:
     case WorkerState::kKilling:
@@ -274,6 +274,17 @@ void Machine::on(const TimeoutExtended& event) {
   if (!extensible || !worker->deadline) return;
   const Duration by = std::clamp(event.by, Duration{0}, limits::kExtension);
   worker->deadline = std::max(*worker->deadline, now_ + by);
+  touch(*pool);
+}
+
+void Machine::on(const QueueEmptied& event) {
+  Pool* pool = nullptr;
+  Worker* worker = find(event.worker, &pool);
+  if (worker == nullptr || !worker->emptying) {
+    ++state_.ignored;
+    return;
+  }
+  ask_to_stop(*pool, *worker);
   touch(*pool);
 }
 
@@ -451,11 +462,29 @@ void Machine::become_ready(Pool& pool, Worker& worker) {
 }
 
 void Machine::retire(Pool& pool, Worker& worker, StopCause cause) {
+  const PoolPlan& plan = pool.generations.at(worker.generation);
   worker.state = WorkerState::kDraining;
   worker.cause = cause;
-  worker.deadline = now_ + pool.generations.at(worker.generation).stop_timeout;
+  worker.deadline = now_ + plan.stop_timeout;
   note(pool, worker, NoteKind::kWorkerStopping);
-  if (worker.spawned) signal(worker, SignalKind::kStop);
+  if (!worker.spawned) return;
+  const bool others_serve = !state_.stopping && !pool.removed;
+  worker.emptying = plan.accept == Accept::kReuseport && worker.was_ready && others_serve;
+  if (worker.emptying) return act(EmptyQueue{worker.id});
+  signal(worker, SignalKind::kStop);
+}
+
+void Machine::ask_to_stop(const Pool& pool, Worker& worker) {
+  worker.emptying = false;
+  worker.deadline = now_ + pool.generations.at(worker.generation).stop_timeout;
+  signal(worker, SignalKind::kStop);
+}
+
+// The pool is to end: nobody is left to send connections to.
+void Machine::hurry(Pool& pool) {
+  for (auto& [id, worker] : pool.workers) {
+    if (worker.emptying) ask_to_stop(pool, worker);
+  }
 }
 
 void Machine::abort(Pool& pool, Worker& worker, const Failure& failure) {
@@ -470,6 +499,7 @@ void Machine::abort(Pool& pool, Worker& worker, const Failure& failure) {
 
 void Machine::kill(Worker& worker) {
   worker.state = WorkerState::kKilling;
+  worker.emptying = false;
   worker.deadline = now_ + limits::kKillAgain;
   if (worker.spawned) signal(worker, SignalKind::kKill);
 }

@@ -80,9 +80,15 @@ std::string describe(const Failure& failure) {
     case FailureKind::kSilent:
       return "had work and made no progress for " + spell(failure.after) + " (timeouts.heartbeat)" +
              (failure.stage.empty() ? "" : ": " + failure.stage);
+    case FailureKind::kStalled:
+      return "did not accept what waited for it for " + spell(failure.after) +
+             " (timeouts.heartbeat): " + failure.stage;
     case FailureKind::kNoChannel:
       return "does not speak the worker channel, which `warmup` and `health: {request}` need: use "
-             "a worker built on the SDK, or `health: {exec}`";
+             "a worker built on the SDK, `accept: reuseport`, or `health: {exec}`";
+    case FailureKind::kNotDispatchable:
+      return "did not speak the worker channel within " + spell(failure.after) +
+             ", which `accept: dispatch` needs: use a worker built on the SDK, or another `accept`";
     case FailureKind::kWarmup:
       return "failed its warm-up: " + failure.stage;
     case FailureKind::kUnhealthy:
@@ -138,6 +144,8 @@ const char* word(Wear wear) {
       return "memory";
     case Wear::kUnhealthy:
       return "unhealthy";
+    case Wear::kStranded:
+      return "stranded-connections";
   }
   return "";
 }

@@ -190,10 +190,31 @@ struct Looked {
   bool awake = false;              // it goes on telling; otherwise its next kAwake is waited for
   std::optional<Lasting> silent;   // the work whose silence will be too long first
   std::optional<Lasting> request;  // the request that will have taken too long first
+  std::optional<Lasting> waiting;  // connections that it does not take; what: "12 connections"
   bool operator==(const Looked&) const = default;
   template <class Archive>
   void fields(Archive& a) {
-    a(worker)(awake)(silent)(request);
+    a(worker)(awake)(silent)(request)(waiting);
+  }
+};
+
+// Nothing waits on the socket of a worker that is to go.
+struct QueueEmptied {
+  WorkerId worker;
+  bool operator==(const QueueEmptied&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(worker);
+  }
+};
+
+// Connections wait on a socket whose worker is gone, and nobody is about to take its place.
+struct Stranded {
+  PoolId pool;
+  bool operator==(const Stranded&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(pool);
   }
 };
 
@@ -219,8 +240,9 @@ struct Exited {
   }
 };
 
-using Event = std::variant<Tick, PlanAccepted, RestartRequested, ScaleRequested, WorkerRequested,
-                           StopRequested, ListenerOpened, ListenerFailed, Spawned, SpawnFailed,
-                           WorkerSigned, TimeoutExtended, Exited, Probed, Looked, Measured>;
+using Event =
+    std::variant<Tick, PlanAccepted, RestartRequested, ScaleRequested, WorkerRequested,
+                 StopRequested, ListenerOpened, ListenerFailed, Spawned, SpawnFailed, WorkerSigned,
+                 TimeoutExtended, Exited, Probed, Looked, Measured, QueueEmptied, Stranded>;
 
 }  // namespace ostler::core

@@ -16,7 +16,9 @@ enum class FailureKind {
   kTrigger,           // it said WATCHDOG=trigger
   kRequestTimeout,    // a request took too long: `stage` says which
   kSilent,            // it has work and makes no progress; `stage`: the request, if it is one
+  kStalled,           // it does not accept what waits for it: `stage`: "12 connections"
   kNoChannel,         // it does not speak the channel, which its pool's settings need
+  kNotDispatchable,   // nor which its pool's way to accept needs
   kWarmup,            // a warm-up request was not answered as it should: `stage`
   kUnhealthy,         // a health check failed: `stage`
   kStopTimeout,       // still there when its drain had to be over

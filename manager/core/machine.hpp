@@ -38,6 +38,8 @@ class Machine {
   void on(const Probed& event);
   void on(const Looked& event);
   void on(const Measured& event);
+  void on(const QueueEmptied& event);
+  void on(const Stranded& event);
 
   // reconcile.cpp.
   std::optional<Time> reconcile();
@@ -121,6 +123,8 @@ class Machine {
   void spawn(Pool& pool, int slot, Generation generation);
   void become_ready(Pool& pool, Worker& worker);
   void retire(Pool& pool, Worker& worker, StopCause cause);
+  void ask_to_stop(const Pool& pool, Worker& worker);
+  void hurry(Pool& pool);
   void abort(Pool& pool, Worker& worker, const Failure& failure);
   void kill(Worker& worker);
   void signal(const Worker& worker, SignalKind kind);

@@ -75,7 +75,8 @@ void Machine::check_deadline(Pool& pool, Worker& worker) {
         can_serve(pool, worker);
       }
       if (passed && worker.active() && !worker.ready()) {  // its warm-up would be too late
-        failure.kind = FailureKind::kStartTimeout;
+        const bool mute = plan.accept == Accept::kDispatch && !worker.care.speaks;
+        failure.kind = mute ? FailureKind::kNotDispatchable : FailureKind::kStartTimeout;
         failure.after = now_ - worker.started;
         abort(pool, worker, failure);
       }
@@ -93,7 +94,9 @@ void Machine::check_deadline(Pool& pool, Worker& worker) {
       }
       break;
     case WorkerState::kDraining:
-      if (passed && worker.spawned) {
+      if (passed && worker.emptying) {
+        ask_to_stop(pool, worker);  // it does not take what waits for it, or more keeps coming
+      } else if (passed && worker.spawned) {
         failure.kind = FailureKind::kStopTimeout;
         failure.after = plan.stop_timeout;
         failure.was_ready = worker.was_ready;

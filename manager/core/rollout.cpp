@@ -174,6 +174,7 @@ void Machine::add_pool(const PoolPlan& plan, bool first) {
 void Machine::remove_pool(Pool& pool) {
   pool.removed = true;
   pool.rollout.reset();
+  hurry(pool);
   state_.reload->waiting.insert(pool.id);
   state_.listeners_touched = true;
   touch(pool);
@@ -218,6 +219,7 @@ void Machine::roll_back(Pool& pool, const Failure& failure, WorkerId worker) {
   touch(pool);
   if (rollout.from == 0) {  // a new pool: there was nothing before it
     pool.removed = true;
+    hurry(pool);
     state_.listeners_touched = true;
     return;
   }

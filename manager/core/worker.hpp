@@ -11,7 +11,8 @@
 // A worker is `active` while it may come to serve or serves (spawning, starting, ready), `leaving`
 // from the moment it was told to go. Exited is the only way out once Spawned was reported.
 // A worker in `spawning` that is told to go becomes `draining` at once; the signal follows its
-// Spawned.
+// Spawned. One that has a socket of its own (`accept: reuseport`) gets it when nothing waits there
+// any more.
 #pragma once
 
 #include <optional>
@@ -51,8 +52,10 @@ struct Worker {
   WorkerState state = WorkerState::kSpawning;
   bool spawned = false;  // Spawned was reported: there is a process to signal
   bool was_ready = false;
-  bool proven = false;      // ready, and stayed up for `settle`
-  bool stuck = false;       // SIGKILL did not end it in time: counted upon no more
+  bool proven = false;  // ready, and stayed up for `settle`
+  bool stuck = false;   // SIGKILL did not end it in time: counted upon no more
+  // Draining, but not asked to stop yet: what waits on its own socket is served first.
+  bool emptying = false;
   bool recycle = false;     // to be replaced, though nothing is outdated
   Wear wear = Wear::kNone;  // why it is, unless an operator asked for it
   StopCause cause = StopCause::kNone;
@@ -72,7 +75,7 @@ struct Worker {
   template <class Archive>
   void fields(Archive& a) {
     a(id)(slot)(
-        generation)(state)(spawned)(was_ready)(proven)(stuck)(recycle)(wear)(cause)(fault)(started)(ready_at)(deadline)(last_beat)(care);
+        generation)(state)(spawned)(was_ready)(proven)(stuck)(emptying)(recycle)(wear)(cause)(fault)(started)(ready_at)(deadline)(last_beat)(care);
   }
 };
 

@@ -67,6 +67,7 @@ void Runtime::note_cpu(core::WorkerId worker) {
 void Runtime::perform(const core::LetAccept& action) {
   const auto found = processes_.find(action.worker);
   if (found == processes_.end()) return;
+  if (!found->second.channel->speaks()) return;  // it accepts already, but is sent nothing
   if (const int error = found->second.channel->let_accept(); error != 0) {
     spdlog::error("tell {}[{}] to accept: {}", found->second.name(), found->second.pid,
                   std::generic_category().message(error));
@@ -90,12 +91,10 @@ void Runtime::perform(const core::Probe& action) {
 void Runtime::probe_by_request(const core::Probe& action, Process& process,
                                const config::ProbeRequest& request, core::Duration limit) {
   const std::string what = text_of(request);
-  UniqueFd worker_end;
-  UniqueFd connection = make_connection(worker_end);
-  const int error = connection ? process.channel->hand_over(worker_end) : errno;
-  if (error != 0) {
-    return report(action, core::ProbeResult::kFailed,
-                  what + " could not be sent: " + std::generic_category().message(error));
+  std::string fault;
+  UniqueFd connection = connect_to(action, process, fault);
+  if (!connection) {
+    return report(action, core::ProbeResult::kFailed, what + " could not be sent: " + fault);
   }
   ask_privately(context_, std::move(connection), request, limit,
                 [this, action, what, sent = now()](const PrivateAnswer& answer) {
@@ -111,6 +110,24 @@ void Runtime::probe_by_request(const core::Probe& action, Process& process,
                 });
 }
 
+// Over the channel, if it speaks that; else to a socket that nobody else accepts from.
+UniqueFd Runtime::connect_to(const core::Probe& action, Process& process, std::string& fault) {
+  const config::Pool& pool = process.launch->pool;
+  ListenError error;
+  UniqueFd connection;
+  if (!process.channel->speaks() && pool.accept == config::Accept::kReuseport) {
+    connection =
+        steering_.connect(Listeners::key(pool.name, pool.listen.front()), action.worker, error);
+  } else {
+    UniqueFd worker_end;
+    connection = make_connection(worker_end);
+    error = {"hand it over", connection ? process.channel->hand_over(worker_end) : errno};
+    if (error.error != 0) connection = {};
+  }
+  if (!connection) fault = error.stage + ": " + std::generic_category().message(error.error);
+  return connection;
+}
+
 // A worker that does one thing at a time cannot answer while it serves a request that came before:
 // that it does not take too long is for other limits to see to.
 bool Runtime::was_busy(core::WorkerId worker, core::Time since) const {
@@ -123,8 +140,11 @@ bool Runtime::was_busy(core::WorkerId worker, core::Time since) const {
 }
 
 void Runtime::probe_by_program(const core::Probe& action, const Process& process) {
-  WorkerPlace place{process.pool, process.slot, process.generation, notify_.path(),
-                    options_.environment};
+  WorkerPlace place;
+  place.pool = process.pool;
+  place.slot = process.slot;
+  place.generation = process.generation;
+  place.manager_env = options_.environment;
   SpawnRequest request = make_check_request(*process.launch, place, process.pid);
   if (!request.umask) request.umask = options_.umask;
   request.open_files = options_.open_files;
@@ -170,7 +190,14 @@ void Runtime::perform(const core::Look& action) {
     keep_earlier(looked.silent,
                  lasting(figures.beat, std::max(figures.beat + *action.heartbeat, granted)));
   }
-  if (!looked.silent || looked.silent->until > at) note_cpu(action.worker);
+  if (const auto queue = steering_.queue(action.worker); queue && action.heartbeat) {
+    looked.awake = true;
+    looked.waiting = lasting(queue->since, queue->since + *action.heartbeat,
+                             std::to_string(queue->length) + " connections waiting");
+  }
+  const bool late = (looked.silent && looked.silent->until <= at) ||
+                    (looked.waiting && looked.waiting->until <= at);
+  if (!late) note_cpu(action.worker);
   enqueue(std::move(looked));
 }
 

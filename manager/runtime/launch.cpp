@@ -98,10 +98,16 @@ std::string joined(const std::vector<std::string>& words, char separator) {
   return out;
 }
 
+bool inherits_sockets(const config::Pool& pool) {
+  return !pool.listen.empty() && pool.socket_protocol != config::SocketProtocol::kFastcgi &&
+         pool.accept != config::Accept::kDispatch;
+}
+
 // The sockets in the words of systemd, Einhorn and Server::Starter.
 void add_sockets(Environment& environment, const config::Pool& pool, const WorkerPlace& place,
                  const Listeners& listeners) {
-  if (pool.listen.empty() || pool.socket_protocol == config::SocketProtocol::kFastcgi) return;
+  if (pool.accept == config::Accept::kDispatch) environment[OSTLER_ENV_ACCEPT] = "dispatch";
+  if (!inherits_sockets(pool)) return;
   std::vector<std::string> names;
   std::vector<std::string> starter;
   for (std::size_t i = 0; i < pool.listen.size(); ++i) {
@@ -198,7 +204,10 @@ core::PoolPlan make_plan(const config::Pool& pool, core::LaunchId launch, int au
   plan.reset_after = pool.restart.reset_after;
   if (pool.health) plan.health = core::HealthPlan{pool.health->interval, pool.health->failures};
   plan.warmup = static_cast<int>(pool.warmup.size());
-  plan.needs_channel = !pool.warmup.empty() || (pool.health && pool.health->request);
+  // With a socket of its own, any worker can be sent a request.
+  const bool asked = !pool.warmup.empty() || (pool.health && pool.health->request);
+  plan.needs_channel =
+      plan.accept == core::Accept::kDispatch || (plan.accept == core::Accept::kShared && asked);
   plan.recycle.requests = pool.recycle.requests.value_or(0);
   plan.recycle.requests_jitter = pool.recycle.requests_jitter;
   plan.recycle.lifetime = pool.recycle.lifetime;
@@ -309,7 +318,8 @@ SpawnRequest make_spawn_request(const Launch& launch, const WorkerPlace& place,
   }
   add_sockets(environment, pool, place, listeners);
   for (const config::Listener& listener : pool.listen) {
-    const int fd = listeners.fd(Listeners::key(pool.name, listener));
+    if (pool.accept == config::Accept::kDispatch) break;
+    const int fd = listeners.fd(Listeners::key(pool.name, listener), place.worker);
     if (pool.socket_protocol == config::SocketProtocol::kFastcgi) {
       request.stdin_fd = fd;
     } else {

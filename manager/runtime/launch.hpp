@@ -36,6 +36,7 @@ struct WorkerPlace {
   core::Generation generation = 0;
   std::string notify_socket;
   std::vector<std::string> manager_env;  // the manager's own, "KEY=VALUE"
+  core::WorkerId worker;                 // whose sockets it gets
   std::uint64_t recycle_requests = 0;    // 0: never
   int channel = -1;                      // the worker's ends of its channel
   int scoreboard = -1;

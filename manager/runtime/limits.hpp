@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/ids.hpp"
+
 namespace ostler::runtime::limits {
 
 using std::chrono::milliseconds;
@@ -30,6 +32,24 @@ inline constexpr int kProbeShare = 20;  // at most one part in so many of the ti
 inline constexpr int kMessagesPerTurn = 16;
 inline constexpr int kMessagesPerSpan = 1000;
 inline constexpr auto kMessageSpan = seconds(10);
+// Looking at the sockets of `accept: reuseport`: how often while there is load, while nothing
+// moves, and for which share of the time at most (one part in so many).
+inline constexpr core::Duration kSteerEvery = std::chrono::microseconds(500);
+inline constexpr core::Duration kSteerRarely = milliseconds(5);
+inline constexpr int kSteerShare = 20;
+// How long nothing may happen until nobody looks any more.
+inline constexpr core::Duration kQuiet = milliseconds(100);
+// A worker that has accepted nothing for so long, while something waited, gets nothing more.
+inline constexpr core::Duration kSuspect = milliseconds(20);
+// How long nothing must have waited on the socket of a worker before it is told to stop: handshakes
+// that had begun when it was deselected are over by then.
+inline constexpr core::Duration kLinger = milliseconds(250);
+// How long a socket that nobody has waits for the next worker.
+inline constexpr core::Duration kFreeFor = seconds(1);
+// Runs of neighbours that a selector tells apart.
+inline constexpr std::size_t kSelectorRuns = 300;
+// The handshake of a request of the manager's own, in milliseconds.
+inline constexpr int kProbeHandshake = 2;
 // What a scoreboard can say at most.
 inline constexpr std::uint64_t kMostRequests = std::uint64_t{1} << 53U;  // exact in JSON
 inline constexpr std::uint64_t kMostConnections = 1'000'000;

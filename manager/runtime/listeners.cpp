@@ -34,7 +34,9 @@ using config::Address;
 using config::AddressKind;
 
 struct Listeners::Socket {
-  UniqueFd fd;
+  std::vector<Member> members;
+  config::Listener listener;
+  bool grouped = false;   // its sockets may share their address
   SocketPath path;        // of a unix path that was bound here
   std::string inherited;  // NAME; empty: opened here
 };
@@ -231,12 +233,19 @@ bool accepts_streams(int fd) {
 // --- Figures -------------------------------------------------------------------------------------
 
 // On a listener these two are the accept queue's length and its limit.
-void tcp_queue(int fd, ListenerFigures& figures) {
-  tcp_info info{};
+bool tcp_queue(int fd, tcp_info& info) {
   socklen_t size = sizeof info;
-  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return;
-  figures.backlog = info.tcpi_unacked;
-  figures.backlog_limit = info.tcpi_sacked;
+  return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0;
+}
+
+void tcp_queues(const std::vector<Member>& members, ListenerFigures& figures) {
+  figures.backlog = figures.backlog_limit = 0;
+  for (const Member& member : members) {
+    tcp_info info{};
+    if (!tcp_queue(member.fd.get(), info)) continue;
+    figures.backlog += info.tcpi_unacked;
+    figures.backlog_limit += info.tcpi_sacked;
+  }
 }
 
 struct DiagRequest {
@@ -345,15 +354,16 @@ std::string Listeners::key(const std::string& pool, const config::Listener& list
 bool Listeners::open(const std::string& key, const config::Listener& listener, ListenError& error) {
   if (is_open(key)) return true;
   Socket socket;
+  UniqueFd fd;
   switch (listener.address.kind) {
     case AddressKind::kTcp:
-      if (!open_tcp(listener, socket.fd, error)) return false;
+      if (!open_tcp(listener, fd, error)) return false;
       break;
     case AddressKind::kUnixPath:
-      if (!open_path(listener, socket.fd, socket.path, error)) return false;
+      if (!open_path(listener, fd, socket.path, error)) return false;
       break;
     case AddressKind::kUnixAbstract:
-      if (!open_abstract(listener, socket.fd, error)) return false;
+      if (!open_abstract(listener, fd, error)) return false;
       break;
     case AddressKind::kInherit: {
       const auto found = inherited_.find(listener.address.path);
@@ -361,11 +371,13 @@ bool Listeners::open(const std::string& key, const config::Listener& listener, L
         return explain(error, listener, "no listening socket of that name was handed over");
       }
       socket.inherited = found->first;
-      socket.fd = std::move(found->second);
+      fd = std::move(found->second);
       inherited_.erase(found);
     }
   }
-  if (socket.inherited.empty() && !start_listening(listener, socket.fd.get(), error)) return false;
+  if (socket.inherited.empty() && !start_listening(listener, fd.get(), error)) return false;
+  socket.listener = listener;
+  socket.members.push_back({std::move(fd), false, {}});
   sockets_.emplace(key, std::move(socket));
   return true;
 }
@@ -374,17 +386,139 @@ bool Listeners::adjust(const std::string& key, const config::Listener& listener,
                        ListenError& error) {
   const auto found = sockets_.find(key);
   if (found == sockets_.end()) return explain(error, listener, "it is not open");
-  const Socket& socket = found->second;
+  Socket& socket = found->second;
+  socket.listener = listener;
   if (!socket.inherited.empty()) return true;
   if (socket.path && !apply_permissions(listener, socket.path, error)) return false;
-  return start_listening(listener, socket.fd.get(), error);
+  return std::ranges::all_of(socket.members, [&](const Member& member) {
+    return start_listening(listener, member.fd.get(), error);
+  });
+}
+
+namespace {
+
+// Whom nobody has, or only those who never accept again; the fullest one, if any.
+Member* free_member(std::vector<Member>& members, const std::set<core::WorkerId>& hopeless) {
+  Member* best = nullptr;
+  std::int64_t most = -2;
+  for (Member& member : members) {
+    const bool free = std::ranges::includes(hopeless, member.owners);
+    if (!free || member.shared) continue;
+    const std::int64_t waiting = waiting_on(member.fd.get());
+    if (waiting <= most) continue;
+    most = waiting;
+    best = &member;
+  }
+  return best;
+}
+
+// Another socket at the address of `first`. The first one was bound alone, so that nobody else can
+// have the address.
+bool open_another(const config::Listener& listener, const std::vector<Member>& members,
+                  UniqueFd& fd, ListenError& error) {
+  const auto name = name_of(members.front().fd.get());
+  if (!name) return fail(error, "getsockname", listener, errno);
+  fd = stream_socket(name->family());
+  if (!fd) return fail(error, "socket", listener, errno);
+  std::optional<bool> v6only = listener.v6only;
+  if (any_host(listener.address.host) && !v6only) v6only = false;
+  if (!set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1) ||
+      !set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1) ||
+      (v6only && name->family() == AF_INET6 &&
+       !set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, *v6only ? 1 : 0))) {
+    return fail(error, "setsockopt", listener, errno);
+  }
+  if (bind(fd.get(), name->any(), name->size) != 0) return fail(error, "bind", listener, errno);
+  return start_listening(listener, fd.get(), error);
+}
+
+}  // namespace
+
+bool Listeners::add(Socket& socket, ListenError& error) {
+  if (!socket.grouped) {
+    const bool joined = std::ranges::all_of(socket.members, [](const Member& member) {
+      return set_option(member.fd.get(), SOL_SOCKET, SO_REUSEPORT, 1);
+    });
+    if (!joined) return fail(error, "set SO_REUSEPORT on", socket.listener, errno);
+    socket.grouped = true;
+  }
+  UniqueFd fd;
+  if (!open_another(socket.listener, socket.members, fd, error)) return false;
+  socket.members.push_back({std::move(fd), false, {}});
+  return true;
+}
+
+int Listeners::share(const std::string& key, core::WorkerId worker, ListenError& error) {
+  Socket& socket = sockets_.at(key);
+  const auto shared = std::ranges::find_if(socket.members, &Member::shared);
+  Member* member = shared == socket.members.end() ? free_member(socket.members, {}) : &*shared;
+  if (member == nullptr) {
+    if (!add(socket, error)) return -1;
+    member = &socket.members.back();
+  }
+  member->shared = true;
+  if (worker) member->owners.insert(worker);
+  return member->fd.get();
+}
+
+int Listeners::claim(const std::string& key, core::WorkerId worker,
+                     const std::set<core::WorkerId>& hopeless, ListenError& error) {
+  Socket& socket = sockets_.at(key);
+  Member* member = free_member(socket.members, hopeless);
+  if (member == nullptr) {
+    if (!add(socket, error)) return -1;
+    member = &socket.members.back();
+  }
+  member->owners.insert(worker);
+  return member->fd.get();
+}
+
+bool Listeners::spare(const std::string& key, ListenError& error) {
+  Socket& socket = sockets_.at(key);
+  return free_member(socket.members, {}) != nullptr || add(socket, error);
+}
+
+void Listeners::release(core::WorkerId worker) {
+  for (auto& [key, socket] : sockets_) {
+    for (Member& member : socket.members) {
+      if (member.owners.erase(worker) > 0 && member.owners.empty()) member.shared = false;
+    }
+  }
+}
+
+// shutdown(2) takes it out of the group even if a process that a worker left behind still has it;
+// the last socket of the group gets its index.
+void Listeners::drop(const std::string& key, std::size_t member) {
+  std::vector<Member>& members = sockets_.at(key).members;
+  const int fd = members.at(member).fd.get();
+  if (closing_) closing_(fd);
+  ::shutdown(fd, SHUT_RDWR);
+  std::swap(members[member], members.back());
+  members.pop_back();
+}
+
+const std::vector<Member>& Listeners::members(const std::string& key) const {
+  static const std::vector<Member> none;
+  const auto found = sockets_.find(key);
+  return found == sockets_.end() ? none : found->second.members;
+}
+
+std::vector<std::string> Listeners::keys() const {
+  std::vector<std::string> keys;
+  for (const auto& [key, socket] : sockets_) keys.push_back(key);
+  return keys;
 }
 
 void Listeners::close(const std::string& key) {
   const auto found = sockets_.find(key);
   if (found == sockets_.end()) return;
   Socket& socket = found->second;
-  if (!socket.inherited.empty()) inherited_.emplace(socket.inherited, std::move(socket.fd));
+  for (const Member& member : socket.members) {
+    if (closing_) closing_(member.fd.get());
+  }
+  if (!socket.inherited.empty()) {
+    inherited_.emplace(socket.inherited, std::move(socket.members.front().fd));
+  }
   sockets_.erase(found);
 }
 
@@ -392,13 +526,16 @@ bool Listeners::is_open(const std::string& key) const {
   return sockets_.contains(key);
 }
 
-int Listeners::fd(const std::string& key) const {
-  const auto found = sockets_.find(key);
-  return found == sockets_.end() ? -1 : found->second.fd.get();
+int Listeners::fd(const std::string& key, core::WorkerId worker) const {
+  const std::vector<Member>& all = members(key);
+  const auto own = std::ranges::find_if(
+      all, [&](const Member& member) { return member.owners.contains(worker); });
+  if (own != all.end()) return own->fd.get();
+  return all.empty() ? -1 : all.front().fd.get();
 }
 
-ino_t Listeners::inode(const std::string& key) const {
-  return inode_of(fd(key));
+ino_t Listeners::inode(const std::string& key, core::WorkerId worker) const {
+  return inode_of(fd(key, worker));
 }
 
 ListenerFigures Listeners::figures(const std::string& key) const {
@@ -407,11 +544,16 @@ ListenerFigures Listeners::figures(const std::string& key) const {
   if (!address) return figures;
   figures.address = address->text();
   if (address->kind == AddressKind::kTcp) {
-    tcp_queue(fd(key), figures);
+    tcp_queues(members(key), figures);
   } else {
     unix_queue(inode(key), figures);
   }
   return figures;
+}
+
+std::int64_t waiting_on(int fd) {
+  tcp_info info{};
+  return tcp_queue(fd, info) ? std::int64_t{info.tcpi_unacked} : -1;
 }
 
 std::string Listeners::server_starter_name(const std::string& key) const {

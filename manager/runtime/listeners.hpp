@@ -1,5 +1,10 @@
-// The sockets that workers accept from. The manager opens them, holds them for as long as it lives
-// and never accepts from them.
+// The sockets that workers accept from. The manager opens them and holds them for as long as it
+// lives; it accepts from none, unless their pool says `accept: dispatch`.
+//
+// A listener has one socket that all its workers share or, with `accept: reuseport`, a group of
+// them at one address (SO_REUSEPORT, socket(7)), each with an owner. What waits on a socket
+// outlives its worker, and goes to whoever gets the socket next. A listener can change from one way
+// to the other while it is open.
 //
 // They are blocking, as systemd hands them out: O_NONBLOCK belongs to the open socket that the
 // manager and all workers share, and a program that blocks in accept(2), php-cgi for one, takes
@@ -17,11 +22,14 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "config/src/model.hpp"
+#include "core/ids.hpp"
 #include "runtime/unique_fd.hpp"
 
 namespace ostler::runtime {
@@ -39,6 +47,13 @@ struct ListenerFigures {
   std::string address;              // as bound: the port the kernel chose, if it did
   std::int64_t backlog = -1;        // connections waiting; -1: not known
   std::int64_t backlog_limit = -1;  // as the kernel has it, after somaxconn; -1: not known
+};
+
+// One socket of a listener.
+struct Member {
+  UniqueFd fd;
+  bool shared = false;              // by all workers that are to share one
+  std::set<core::WorkerId> owners;  // who has it; more than one if it is shared, or the other hangs
 };
 
 class Listeners {
@@ -61,21 +76,46 @@ class Listeners {
   // as its unit says.
   [[nodiscard]] bool adjust(const std::string& key, const config::Listener& listener,
                             ListenError& error);
+  // The socket for a worker: the one that all share, or one of its own. A socket that nobody has
+  // any more comes first, the fullest of them; else one is opened. `hopeless` workers never accept
+  // again. -1: error.
+  [[nodiscard]] int share(const std::string& key, core::WorkerId worker, ListenError& error);
+  [[nodiscard]] int claim(const std::string& key, core::WorkerId worker,
+                          const std::set<core::WorkerId>& hopeless, ListenError& error);
+  // A socket that nobody has, for connections to wait on while no worker is there. False: error.
+  [[nodiscard]] bool spare(const std::string& key, ListenError& error);
+  // The worker is gone. What it had stays open.
+  void release(core::WorkerId worker);
+  // Closes one of several sockets; what waits on it would be lost.
+  void drop(const std::string& key, std::size_t member);
+  // In the order of their indices for a selector (selector.hpp); a reference until the next change.
+  [[nodiscard]] const std::vector<Member>& members(const std::string& key) const;
+  [[nodiscard]] std::vector<std::string> keys() const;
+  // Called before a descriptor is closed.
+  void on_closing(std::function<void(int fd)> closing) { closing_ = std::move(closing); }
+
   // Closes; unlinks the path of a unix socket if it is still this socket's. An inherited socket
   // is kept instead, so that it can be adopted again.
   void close(const std::string& key);
 
   [[nodiscard]] bool is_open(const std::string& key) const;
-  [[nodiscard]] int fd(const std::string& key) const;       // -1: not open
-  [[nodiscard]] ino_t inode(const std::string& key) const;  // in sockfs, for /proc
+  // The socket of a worker, or of anybody; -1: not open.
+  [[nodiscard]] int fd(const std::string& key, core::WorkerId worker = {}) const;
+  [[nodiscard]] ino_t inode(const std::string& key, core::WorkerId worker = {}) const;  // for /proc
+  // Of all its sockets together.
   [[nodiscard]] ListenerFigures figures(const std::string& key) const;
   // "127.0.0.1:8080", "8080" for any address, or the path, as SERVER_STARTER_PORT wants it.
   [[nodiscard]] std::string server_starter_name(const std::string& key) const;
 
  private:
   struct Socket;
+  [[nodiscard]] static bool add(Socket& socket, ListenError& error);
   std::multimap<std::string, UniqueFd> inherited_;
   std::map<std::string, Socket> sockets_;
+  std::function<void(int fd)> closing_;
 };
+
+// Connections that wait on a tcp listener; -1: not known.
+std::int64_t waiting_on(int fd);
 
 }  // namespace ostler::runtime

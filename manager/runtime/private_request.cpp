@@ -1,8 +1,10 @@
 #include "runtime/private_request.hpp"
 
+#include <sys/socket.h>
+
 #include <array>
 #include <boost/asio/buffer.hpp>
-#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -25,12 +27,19 @@ namespace asio = boost::asio;
 namespace http = boost::beast::http;
 using Error = boost::system::error_code;
 
+asio::generic::stream_protocol family_of(int fd) {
+  int family = AF_UNIX;
+  socklen_t size = sizeof family;
+  ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size);
+  return {family, 0};
+}
+
 struct Exchange {
   Exchange(asio::io_context& context, UniqueFd connection)
-      : socket(context, asio::local::stream_protocol(), connection.get()), timer(context) {
+      : socket(context, family_of(connection.get()), connection.get()), timer(context) {
     static_cast<void>(connection.release());
   }
-  asio::local::stream_protocol::socket socket;
+  asio::generic::stream_protocol::socket socket;
   asio::steady_timer timer;
   bool late = false;
 };

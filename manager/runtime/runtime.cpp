@@ -58,6 +58,8 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
       control_(std::move(control)),
       systemd_(context),
       listeners_(std::move(options_.inherited)),
+      doorbell_(context, [this](const std::string& key) { steering_.rung(key); }),
+      steering_(context, listeners_, doorbell_, steering_hooks()),
       notify_(
           context,
           [this](pid_t sender) {
@@ -78,6 +80,7 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
               }),
       signals_(context, [this](int signal) { on_signal(signal); }),
       timer_(context) {
+  listeners_.on_closing([this](int fd) { doorbell_.forget(fd); });
   const std::uint64_t seed = std::random_device{}();
   core_ = core::Core(seed);
   if (!options_.trace.empty()) {
@@ -167,7 +170,9 @@ void Runtime::turn() {
   }
   if (!actions.empty()) check_invariants();
   perform(actions);
+  const bool changed = !actions.empty() || !exits_.empty();
   bury();
+  if (changed) steer_listeners();
   tell_systemd();
   if (!farewell_) arm(next);
   longest_turn_ = std::max(longest_turn_, now() - begin);
@@ -217,6 +222,7 @@ void Runtime::bury() {
           std::min(before + channel.scoreboard().figures(now()).requests, limits::kMostRequests);
     }
     found->second.channel->close();
+    listeners_.release(exit.worker);
     remembered_.push_back({exit.worker, found->second.pid, output_of(exit.worker)});
     if (remembered_.size() > limits::kRemembered) remembered_.pop_front();
     processes_.erase(found);
@@ -377,6 +383,11 @@ void Runtime::perform(const core::Spawn& action) {
   WorkerChannel::WorkerEnds channel_ends;
   SpawnResult spawned;
   std::string stage = "open the channel";
+  ListenError failure;
+  if (!give_sockets(action, process.launch->pool, failure)) {
+    listeners_.release(action.worker);
+    return enqueue(core::SpawnFailed{action.worker, failure.stage, failure.error});
+  }
   try {
     process.channel = std::make_shared<WorkerChannel>(context_, channel_ends);
     stage = "pipe";
@@ -385,11 +396,12 @@ void Runtime::perform(const core::Spawn& action) {
       log = file_logger(output.path);
       stage = "pipe";
     }
-    SpawnRequest request = make_spawn_request(
-        *process.launch,
-        {action.pool_name, action.slot, action.generation, notify_.path(), options_.environment,
-         action.recycle_requests, channel_ends.channel.get(), channel_ends.scoreboard.get()},
-        listeners_);
+    SpawnRequest request =
+        make_spawn_request(*process.launch,
+                           {action.pool_name, action.slot, action.generation, notify_.path(),
+                            options_.environment, action.worker, action.recycle_requests,
+                            channel_ends.channel.get(), channel_ends.scoreboard.get()},
+                           listeners_);
     if (!request.umask) request.umask = options_.umask;
     request.open_files = options_.open_files;
     open_output(process, request, output_end);
@@ -402,6 +414,7 @@ void Runtime::perform(const core::Spawn& action) {
     spawned.error = error.code().value();
   }
   if (spawned.pid < 0) {
+    listeners_.release(action.worker);
     return enqueue(core::SpawnFailed{action.worker, spawned.stage, spawned.error});
   }
   process.pid = spawned.pid;
@@ -425,9 +438,10 @@ void Runtime::perform(const core::Spawn& action) {
 void Runtime::watch_readiness(core::WorkerId worker, const Process& process) {
   const config::Pool& pool = process.launch->pool;
   if (pool.ready.mode != config::ReadyMode::kAuto || pool.listen.empty()) return;
+  if (pool.accept == config::Accept::kDispatch) return;  // it waits for nothing but the channel
   std::vector<ino_t> inodes;
   for (const config::Listener& listener : pool.listen) {
-    inodes.push_back(listeners_.inode(Listeners::key(pool.name, listener)));
+    inodes.push_back(listeners_.inode(Listeners::key(pool.name, listener), worker));
   }
   probes_.watch(worker, process.pid, std::move(inodes));
 }

@@ -5,7 +5,8 @@
 // and arms the timer for when it wants to be asked again. Nothing here decides anything about
 // workers: that is the core's.
 //
-// runtime.cpp is the loop and the actions, checks.cpp what is asked of running workers,
+// runtime.cpp is the loop and the actions, checks.cpp what is asked of running workers, sharing.cpp
+// who gets which sockets and connections,
 // requests.cpp the control API, report.cpp logs and events, status.cpp the figures.
 #pragma once
 
@@ -30,12 +31,14 @@
 #include "runtime/child_watch.hpp"
 #include "runtime/control_server.hpp"
 #include "runtime/control_socket.hpp"
+#include "runtime/doorbell.hpp"
 #include "runtime/launch.hpp"
 #include "runtime/listeners.hpp"
 #include "runtime/notify_socket.hpp"
 #include "runtime/output.hpp"
 #include "runtime/probes.hpp"
 #include "runtime/signals.hpp"
+#include "runtime/steering.hpp"
 #include "runtime/systemd.hpp"
 #include "runtime/usage.hpp"
 #include "runtime/worker_channel.hpp"
@@ -120,6 +123,7 @@ class Runtime {
   void perform(const core::LetAccept& action);
   void perform(const core::Look& action);
   void perform(const core::Measure& action);
+  void perform(const core::EmptyQueue& action);  // sharing.cpp
   void open_output(Process& process, SpawnRequest& request, UniqueFd& end);
   void watch_readiness(core::WorkerId worker, const Process& process);
   void adjust_listeners(const std::string& pool);
@@ -129,11 +133,18 @@ class Runtime {
   void note_cpu(core::WorkerId worker);
   void probe_by_request(const core::Probe& action, Process& process,
                         const config::ProbeRequest& request, core::Duration limit);
+  UniqueFd connect_to(const core::Probe& action, Process& process, std::string& fault);
   void probe_by_program(const core::Probe& action, const Process& process);
   [[nodiscard]] bool was_busy(core::WorkerId worker, core::Time since) const;
   void report(const core::Probe& action, core::ProbeResult result, const std::string& detail);
   [[nodiscard]] std::string describe_hang(const Process& process) const;
   void count_cut(core::WorkerId worker, const Process& process);
+
+  // sharing.cpp
+  Steering::Hooks steering_hooks();
+  [[nodiscard]] Steering::Standing standing(core::WorkerId worker) const;
+  bool give_sockets(const core::Spawn& action, const config::Pool& pool, ListenError& failure);
+  void steer_listeners();
 
   // requests.cpp
   void handle(const control::Command& command, const Peer& peer, ControlServer::Respond respond);
@@ -174,6 +185,8 @@ class Runtime {
   ControlSocket control_;
   Systemd systemd_;
   Listeners listeners_;
+  Doorbell doorbell_;
+  Steering steering_;
   NotifySocket notify_;
   ChildWatch children_;
   Probes probes_;

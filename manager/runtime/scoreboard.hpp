@@ -34,6 +34,9 @@ struct Figures {
   std::uint64_t requests = 0;
   std::uint64_t connections = 0;
   std::uint64_t active = 0;
+  std::uint64_t taken = 0;        // connections that were handed to it
+  std::uint64_t capacity = 0;     // the most connections that it has open
+  std::uint64_t concurrency = 0;  // the most requests that it serves at a time; 0: its CPU decides
   std::optional<core::Time> busy_since;
 };
 
