@@ -211,9 +211,12 @@ void Runtime::request(const control::Scale& command, const ControlServer::Respon
     case control::ScaleKind::kAdd:
       event.kind = core::ScaleKind::kAdd;
       break;
-    case control::ScaleKind::kAutomatic:
-      event.value = automatic_workers(usable_cpus());
+    case control::ScaleKind::kAutomatic: {
+      const core::Pool* pool = core::find_pool(core_.state(), command.pool);
+      event.value = automatic_workers(usable_resources(),
+                                      pool == nullptr ? std::nullopt : pool->plan().recycle.memory);
       break;
+    }
     case control::ScaleKind::kReset:
       event.kind = core::ScaleKind::kReset;
       break;

@@ -114,12 +114,13 @@ int Runtime::run() {
 }
 
 core::Plan Runtime::make_plans(const config::Config& config) {
-  const int automatic = automatic_workers(usable_cpus());
+  const Resources resources = usable_resources();
   std::map<core::LaunchId, std::shared_ptr<const Launch>> launches;
   core::Plan plan;
   for (const auto& [name, pool] : config.pools) {
     const core::LaunchId id{++last_launch_};
     launches.emplace(id, make_launch(pool));
+    const int automatic = automatic_workers(resources, pool.recycle.memory);
     plan.pools.push_back(make_plan(pool, id, automatic));
   }
   launches_.merge(launches);
