@@ -39,6 +39,9 @@ class PoolCheck {
     check_account();
     for (std::size_t i = 0; i < pool_.listen.size(); ++i) check_listener(i);
     check_fastcgi();
+    check_accept();
+    check_dispatch();
+    check_scaling();
     check_worker();
     check_recycle();
     check_health();
@@ -125,10 +128,17 @@ class PoolCheck {
   }
 
   void check_fd_tokens(const At& where, std::string_view text) {
+    constexpr std::string_view kOpen = "{fd:";
+    const bool holds =
+        text.find("{fd}") != std::string_view::npos || text.find(kOpen) != std::string_view::npos;
+    if (holds && pool_.accept == Accept::kDispatch) {
+      return fault(where,
+                   "holds {fd}, but with accept: dispatch workers are handed connections and "
+                   "no listener; leave it out, or use accept: shared");
+    }
     if (pool_.listen.empty() && text.find("{fd}") != std::string_view::npos) {
       fault(where, "holds {fd}, but the pool has no listener; give it one with 'listen:'");
     }
-    constexpr std::string_view kOpen = "{fd:";
     for (std::size_t from = text.find(kOpen); from != std::string_view::npos;
          from = text.find(kOpen, from)) {
       from += kOpen.size();
@@ -236,6 +246,71 @@ class PoolCheck {
           "fastcgi needs exactly one listener (it becomes fd 0), and the "
           "pool has " +
               std::to_string(pool_.listen.size()));
+  }
+
+  void check_accept() {
+    if (pool_.accept == Accept::kShared || faulty("listen")) return;
+    if (pool_.listen.empty()) {
+      return fault(at("accept"),
+                   "says how workers share listeners, and the pool " + quote(pool_.name) +
+                       " has none; use accept: shared, or give it one with 'listen:'");
+    }
+    if (pool_.accept == Accept::kDispatch) {
+      if (pool_.socket_protocol != SocketProtocol::kFastcgi) return;
+      return fault(at("accept"),
+                   "is for workers built on the SDK, which are handed connections, and "
+                   "those of the pool " +
+                       quote(pool_.name) +
+                       " speak fastcgi; use accept: shared, or leave "
+                       "'socket_protocol' out");
+    }
+    for (std::size_t i = 0; i < pool_.listen.size(); ++i) {
+      if (pool_.listen[i].address.kind == AddressKind::kTcp) continue;
+      fault(address_at(draft_.listeners[i]),
+            "accept: reuseport needs a socket for each worker, which there is on tcp alone; use "
+            "tcp://HOST:PORT, or accept: shared or dispatch");
+    }
+  }
+
+  // Merged in from the defaults it is for those pools that dispatch.
+  void check_dispatch() {
+    if (pool_.accept == Accept::kDispatch || faulty("accept")) return;
+    pool_.dispatch = Pool{}.dispatch;
+    const Entry* entry = draft_.at.node->find("dispatch");
+    if (entry == nullptr || entry->from_defaults || faulty("dispatch")) return;
+    fault(at("dispatch"), "goes with accept: dispatch, and accept is " +
+                              std::string(word(pool_.accept)) +
+                              "; leave it out, or set accept: dispatch");
+  }
+
+  void check_scaling() {
+    auto* scaled = std::get_if<ScaledWorkers>(&pool_.workers);
+    if (scaled == nullptr || faulty("workers")) return;
+    if (at("workers.max").node == nullptr) {
+      fault(at("workers"), "needs a 'max', such as {min: 2, max: 8}; or give a number, or auto");
+    } else if (scaled->max < scaled->min) {
+      fault(at("workers.max"), "must not be below min, which is " + std::to_string(scaled->min));
+    }
+    const At target = at("workers.target");
+    if (target.node == nullptr && scaled->by == ScaleBy::kBacklog) scaled->target = 1;
+    if (scaled->by == ScaleBy::kBusy && scaled->target > 1) {
+      fault(target, "is a share of the workers' capacity with by: busy, above 0 and up to 1, not " +
+                        found(*target.node) + "; or use by: backlog");
+    }
+    if (pool_.listen.empty() && !faulty("listen")) check_scaling_without_listener(*scaled);
+  }
+
+  void check_scaling_without_listener(const ScaledWorkers& scaled) {
+    if (scaled.by == ScaleBy::kBacklog) {
+      fault(at("workers.by"),
+            "backlog counts connections that wait at a listener, and the pool has "
+            "none; use by: busy, or give it one with 'listen:'");
+    }
+    if (scaled.min == 0) {
+      fault(at("workers.min"),
+            "with no worker only a connection can ask for one, and the pool has "
+            "no listener; use at least 1, or give it one with 'listen:'");
+    }
   }
 
   void check_worker() {

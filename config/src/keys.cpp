@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "config/src/accept.hpp"
 #include "config/src/care.hpp"
 #include "config/src/listen.hpp"
 #include "config/src/scalars.hpp"
@@ -71,14 +72,6 @@ void read_umask(Reader& reader, const At& at, PoolDraft& out) {
   if (reader.mode(at, mask)) out.pool.umask = mask;
 }
 
-void read_accept(Reader& reader, const At& at, PoolDraft&) {
-  static constexpr std::array<std::string_view, 3> kNames = {"shared", "reuseport", "dispatch"};
-  const bool known = at.node->kind == NodeKind::kScalar &&
-                     std::find(kNames.begin(), kNames.end(), at.node->text) != kNames.end();
-  if (!known) return reader.wrong_word(at, std::span(kNames).first(1));
-  if (at.node->text != kNames.front()) reader.later(at, "accept: " + at.node->text);
-}
-
 void read_spawn(Reader& reader, const At& at, PoolDraft&) {
   static constexpr std::array<std::string_view, 1> kNames = {"exec"};
   const bool scalar = at.node->kind == NodeKind::kScalar;
@@ -92,19 +85,6 @@ void read_socket_protocol(Reader& reader, const At& at, PoolDraft& out) {
       Choice<SocketProtocol>{"systemd", SocketProtocol::kSystemd},
       Choice<SocketProtocol>{"fastcgi", SocketProtocol::kFastcgi}};
   reader.choice(at, kChoices, out.pool.socket_protocol);
-}
-
-void read_workers(Reader& reader, const At& at, PoolDraft& out) {
-  const Node& node = *at.node;
-  if (node.kind == NodeKind::kMap) return reader.later(at, "a map for 'workers' (autoscaling)");
-  if (node.kind == NodeKind::kScalar && node.text == "auto") {
-    out.pool.workers = AutoWorkers{};
-    return;
-  }
-  const auto number =
-      node.kind == NodeKind::kScalar && node.plain ? parse_whole(node.text) : std::nullopt;
-  if (!number || *number > 10000) return reader.wrong(at, "auto or a whole number from 0 to 10000");
-  out.pool.workers = static_cast<int>(*number);
 }
 
 void read_ready_after(Reader& reader, const At& at, Ready& out) {
@@ -142,6 +122,11 @@ void read_heartbeat(Reader& reader, const At& at, PoolDraft& out) {
 
 void read_request_limit(Reader& reader, const At& at, PoolDraft& out) {
   read_limit(reader, at, out.pool.timeouts.request);
+}
+
+// Of a pool whose `workers` is a map.
+ScaledWorkers& scaled(PoolDraft& out) {
+  return std::get<ScaledWorkers>(out.pool.workers);
 }
 
 // Into a member that is there only if it was given.
@@ -372,7 +357,34 @@ std::span<const Key<PoolDraft>> pool_keys() {
                       "an address: tcp://HOST:PORT, unix:///PATH, unix:@NAME or "
                       "inherit:NAME"},
                      read_listen},
-      Key<PoolDraft>{{"workers", "auto", "how many; auto is 2 × CPUs + 1"}, read_workers},
+      Key<PoolDraft>{
+          {"workers", "auto", "how many; auto is 2 × CPUs + 1, or fewer if recycle.memory says so"},
+          read_workers},
+      Key<PoolDraft>{{"workers.min", "", "as many as the load asks for: at least, 1 unless given"},
+                     [](Reader& r, const At& at, PoolDraft& out) {
+                       r.whole(at, 0, kMostWorkers, scaled(out).min);
+                     }},
+      Key<PoolDraft>{{"workers.max", "", "as many as the load asks for: at most"},
+                     [](Reader& r, const At& at, PoolDraft& out) {
+                       r.whole(at, 1, kMostWorkers, scaled(out).max);
+                     }},
+      Key<PoolDraft>{{"workers.by", "",
+                      "the load: busy (share of capacity in use, SDK) unless given, or backlog "
+                      "(connections waiting)"},
+                     read_workers_by},
+      Key<PoolDraft>{{"workers.target", "",
+                      "the load to keep to: 0.7, or with backlog 1 for each worker, unless given"},
+                     read_workers_target},
+      Key<PoolDraft>{
+          {"workers.up_after", "", "more when above target for so long, 2s unless given"},
+          [](Reader& r, const At& at, PoolDraft& out) {
+            r.duration(at, kShortest, scaled(out).up_after);
+          }},
+      Key<PoolDraft>{
+          {"workers.down_after", "", "fewer when below target for so long, 60s unless given"},
+          [](Reader& r, const At& at, PoolDraft& out) {
+            r.duration(at, kShortest, scaled(out).down_after);
+          }},
       Key<PoolDraft>{{"directory", "", "working directory"}, read_directory},
       Key<PoolDraft>{{"env", "{}", "environment variables"}, read_env},
       Key<PoolDraft>{{"env_file", "", "a file of NAME=VALUE lines, merged below env"},
@@ -387,8 +399,13 @@ std::span<const Key<PoolDraft>> pool_keys() {
           {"group", "", "the workers' group (default: the user's)"},
           [](Reader& r, const At& at, PoolDraft& out) { r.account(at, out.pool.group); }},
       Key<PoolDraft>{{"umask", "", "the workers' umask, in octal"}, read_umask},
-      Key<PoolDraft>{{"accept", "shared", "how workers share the listeners"}, read_accept},
-      Key<PoolDraft>{{"dispatch", "", "which worker gets a connection", Stage::kLater}},
+      Key<PoolDraft>{{"accept", "shared",
+                      "how workers share the listeners: shared, reuseport (tcp) or dispatch (SDK)"},
+                     read_accept},
+      Key<PoolDraft>{{"dispatch", "",
+                      "who gets a connection with accept dispatch: least_connections unless given, "
+                      "round_robin or random"},
+                     read_dispatch},
       Key<PoolDraft>{{"socket_protocol", "systemd",
                       "where workers find the sockets: systemd (from "
                       "fd 3) or fastcgi (fd 0)"},

@@ -49,13 +49,15 @@ struct AutoWorkers {
   bool operator==(const AutoWorkers&) const = default;
 };
 // By load, between `min` and `max`.
+constexpr int kMostWorkers = 10000;
 enum class ScaleBy { kBusy, kBacklog };
+std::string_view word(ScaleBy by);
 struct ScaledWorkers {
   int min = 1;
   int max = 1;
   ScaleBy by = ScaleBy::kBusy;
   // kBusy: the share of the workers' capacity in use, above 0 and up to 1; kBacklog: connections
-  // that wait, per worker.
+  // that wait, per worker, 1 unless given. Whole thousandths.
   double target = 0.7;
   Duration up_after = std::chrono::seconds(2);
   Duration down_after = std::chrono::seconds(60);

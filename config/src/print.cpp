@@ -2,6 +2,7 @@
 // nothing can turn into a number, a truth value or nothing at all on its way back.
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -175,6 +176,19 @@ void print_env(Map& out, const Pool& pool, bool show) {
   for (const auto& [name, value] : pool.env) env.text(scalar(name), show ? value : "(left out)");
 }
 
+void print_workers(Map& out, const Workers& workers) {
+  if (std::holds_alternative<AutoWorkers>(workers)) return out.raw("workers", "auto");
+  if (const int* number = std::get_if<int>(&workers)) return out.number("workers", *number);
+  const auto& scaled = std::get<ScaledWorkers>(workers);
+  Map map = out.open("workers");
+  map.number("min", scaled.min);
+  map.number("max", scaled.max);
+  map.raw("by", word(scaled.by));
+  map.raw("target", thousandths_text(std::llround(scaled.target * 1000)));
+  map.duration("up_after", scaled.up_after);
+  map.duration("down_after", scaled.down_after);
+}
+
 // What the program decides is left out.
 void print_worker(Map& out, const WorkerSettings& worker) {
   if (worker == WorkerSettings{}) return;
@@ -244,11 +258,11 @@ void print_pool(Map& out, const Pool& pool, bool show_env) {
   out.text_if("group", pool.group);
   out.mode("umask", pool.umask);
   print_listeners(out, pool.listen);
-  out.raw("accept", "shared");
+  out.raw("accept", word(pool.accept));
+  if (pool.accept == Accept::kDispatch) out.raw("dispatch", word(pool.dispatch));
   out.raw("socket_protocol",
           pool.socket_protocol == SocketProtocol::kSystemd ? "systemd" : "fastcgi");
-  const int* workers = std::get_if<int>(&pool.workers);
-  out.raw("workers", workers == nullptr ? "auto" : std::to_string(*workers));
+  print_workers(out, pool.workers);
   print_worker(out, pool.worker);
   out.raw("spawn", "exec");
   out.raw("ready", ready(pool.ready));

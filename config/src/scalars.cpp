@@ -67,6 +67,25 @@ std::optional<std::int64_t> parse_whole(std::string_view text) {
   return value;
 }
 
+std::optional<std::int64_t> parse_thousandths(std::string_view text) {
+  constexpr std::int64_t kMost = 1'000'000'000'000'000;
+  const std::size_t point = text.find('.');
+  const auto whole = parse_whole(text.substr(0, point));
+  if (!whole) return std::nullopt;
+  if (point == std::string_view::npos) return std::min(*whole, kMost) * 1000;
+  const std::string_view digits = text.substr(point + 1);
+  const auto part = all_digits(digits) ? part_of(digits, 1000) : std::nullopt;
+  if (!part) return std::nullopt;
+  return std::min(*whole, kMost) * 1000 + *part;
+}
+
+std::string thousandths_text(std::int64_t thousandths) {
+  std::string text = std::to_string(thousandths / 1000);
+  if (thousandths % 1000 == 0) return text;
+  const std::string part = std::to_string(thousandths % 1000 + 1000).substr(1);
+  return text + "." + part.substr(0, part.find_last_not_of('0') + 1);
+}
+
 std::optional<Duration> parse_duration(std::string_view text) {
   const auto whole_end = std::find_if_not(text.begin(), text.end(), is_digit);
   const std::string_view whole(text.begin(), whole_end);

@@ -17,6 +17,12 @@ namespace ostler::config {
 // large for the result is its largest value, so that the caller's range check refuses it.
 std::optional<std::int64_t> parse_whole(std::string_view text);
 
+// `0.7` to 700: decimal digits with at most three decimals that are not 0. What is too large for
+// the result is some value above 10^15.
+std::optional<std::int64_t> parse_thousandths(std::string_view text);
+// 700 to "0.7"
+std::string thousandths_text(std::int64_t thousandths);
+
 // `250ms`, `30s`, `5m`, `1h`, `1d`, or a number of seconds; decimals are allowed (`1.5s`), anything
 // finer than a millisecond is not. Above 1000 days: some value above, for the range check.
 std::optional<Duration> parse_duration(std::string_view text);

@@ -46,8 +46,7 @@ def test_check_may_run_beside_a_manager_with_the_same_file(manager):
 
 @pytest.mark.parametrize("keys", [
     {"spawn": "template"}, {"limits": {"memory": "1G"}}, {"affinity": "auto"},
-    {"sandbox": {}}, {"accept": "reuseport"}, {"accept": "dispatch"},
-    {"workers": {"min": 1, "max": 2}}])
+    {"sandbox": {}}])
 def test_what_comes_later_is_refused_and_not_ignored(manager, keys):
     one = manager({"web": {**example(), **keys}}, start=False)
     done = ostlerd("--check", "--config", one.file)
@@ -68,6 +67,64 @@ def test_the_effective_configuration_reads_back_the_same(manager):
     again.chmod(0o644)
     second = ostlerd("--print-config", "--config", again)
     assert second.stdout == first.stdout
+
+
+# What is refused, where in the line, and a word of what is said.
+SHARING_FAULTS = [
+    ("listen: [unix:@web]\n    accept: reuseport", 4, 14, "on tcp alone"),
+    ("accept: dispatch", 4, 13, "'web' has none"),
+    ("listen: [tcp://127.0.0.1:0]\n    dispatch: random", 5, 15, "goes with accept: dispatch"),
+    ("listen: [tcp://127.0.0.1:0]\n    accept: dispatch\n    socket_protocol: fastcgi", 5, 13,
+     "speak fastcgi"),
+    ("listen: [tcp://127.0.0.1:0]\n    accept: dispatch\n    env: {FD: '{fd}'}", 6, 15,
+     "no listener"),
+    ("workers: {min: 2}", 4, 14, "needs a 'max'"),
+    ("workers: {max: 2, min: 3}", 4, 20, "below min, which is 3"),
+    ("workers: {max: 2, target: 1.5}", 4, 31, "or use by: backlog"),
+    ("workers: {max: 2, min: 0}", 4, 28, "no listener"),
+    ("workers: {max: 2, by: backlog}", 4, 27, "the pool has none")]
+
+
+@pytest.mark.parametrize("lines, line, column, said", SHARING_FAULTS)
+def test_faults_of_sharing_and_scaling_are_told_at_their_place(tmp_path, lines, line, column, said):
+    file = tmp_path / "ostler.yaml"
+    file.write_text(f"pools:\n  web:\n    command: [sh]\n    {lines}\n")
+    file.chmod(0o600)
+    done = ostlerd("--check", "--config", file)
+    assert done.returncode == 2
+    assert f"{file}:{line}:{column}: pools.web." in done.stderr and said in done.stderr
+    assert "1 fault in the configuration" in done.stderr
+
+
+def test_sharing_and_scaling_read_back_the_same(tmp_path):
+    file = tmp_path / "ostler.yaml"
+    file.write_text("""
+defaults: {accept: reuseport, workers: {by: backlog, target: 2.5}, dispatch: random}
+pools:
+  many: {command: [sh], listen: ["tcp://127.0.0.1:0"], workers: {min: 0, max: 9}}
+  even: {command: [sh], listen: ["unix:@x"], accept: dispatch, workers: 3}
+""")
+    file.chmod(0o600)
+    first = ostlerd("--print-config", "--config", file, "--set", "pools.many.workers.up_after=90s")
+    assert first.returncode == 0, first.stderr
+    pools = yaml.safe_load(first.stdout)["pools"]
+    assert pools["many"]["accept"] == "reuseport" and "dispatch" not in pools["many"]
+    assert pools["many"]["workers"] == {"min": 0, "max": 9, "by": "backlog", "target": 2.5,
+                                        "up_after": "90s", "down_after": "1m"}
+    assert (pools["even"]["accept"], pools["even"]["dispatch"]) == ("dispatch", "random")
+    file.write_text(first.stdout)
+    assert ostlerd("--print-config", "--config", file).stdout == first.stdout
+
+
+def test_sharing_and_scaling_without_a_file():
+    done = ostlerd("--print-config", "--listen", ANY_PORT, "--accept", "dispatch", "--dispatch",
+                   "round_robin", "--workers-max", 8, "--workers-target", 0.5, "--", "sh")
+    assert done.returncode == 0, done.stderr
+    pool = yaml.safe_load(done.stdout)["pools"]["app"]
+    assert pool["dispatch"] == "round_robin"
+    assert (pool["workers"]["min"], pool["workers"]["max"], pool["workers"]["target"]) == (1, 8, 0.5)
+    done = ostlerd("--workers", 3, "--workers-max", 8, "--", "sh")
+    assert done.returncode == 2 and "contradicts --workers" in done.stderr
 
 
 def test_set_overrides_values_of_the_file(manager):
@@ -112,8 +169,8 @@ def test_faults_of_the_command_line_are_told_in_its_own_words():
     assert done.returncode == 2 and "no command after --" in done.stderr
 
 
-@pytest.mark.parametrize("option", [["--dispatch", "random"], ["--limits-memory=1G"],
-                                    ["--limits-memory", "1G"], ["--accept", "reuseport"]])
+@pytest.mark.parametrize("option", [["--affinity", "auto"], ["--limits-memory=1G"],
+                                    ["--limits-memory", "1G"], ["--spawn", "template"]])
 def test_options_of_what_comes_later_are_refused_as_that(option):
     done = ostlerd(*option, "--workers", 2, "--", "/bin/true")
     assert done.returncode == 2
@@ -150,9 +207,10 @@ def test_the_group_of_the_control_socket_may_be_a_number(manager):
 def test_help_and_version():
     helped = ostlerd("--help")
     assert helped.returncode == 0
-    for word in ("--config", "--check", "--print-config", "--listen", "--timeouts-stop", "Exit"):
+    for word in ("--config", "--check", "--print-config", "--listen", "--timeouts-stop", "--accept",
+                 "--dispatch", "--workers-max", "Exit"):
         assert word in helped.stdout
-    for word in ("--affinity", "--limits", "--sandbox", "--dispatch", "template"):
+    for word in ("--affinity", "--limits", "--sandbox", "template"):
         assert word not in helped.stdout
     assert ostlerd("--version").stdout.startswith("ostlerd ")
 

@@ -82,7 +82,8 @@ TEST_CASE("ready and inherit-env as words") {
 TEST_CASE("faults name the option") {
   const Stable stable;
   CHECK(faults(stable, {{"workers", "x"}}) ==
-        Lines{"--workers: must be auto or a whole number from 0 to 10000, not 'x'"});
+        Lines{"--workers: must be auto, a whole number from 0 to 10000, or a map such as {min: 2, "
+              "max: 8}, not 'x'"});
   CHECK(faults(stable, {{"timeouts-stop", "5 s"}, {"listen", "8080"}}).size() == 2);
   CHECK(has(faults(stable, {{"listen", "8080"}}), {"--listen: must be tcp://HOST:PORT"}));
   CHECK(has(faults(stable, {{"listen", "tcp://:80"}, {"listen", "tcp://:80"}}),
@@ -137,20 +138,45 @@ TEST_CASE("options about how workers serve and are looked after") {
   CHECK(pool.warmup == std::vector<ProbeRequest>{{"GET", "/a,b"}, {"GET", "/c"}});
 }
 
+TEST_CASE("options about who gets a connection, and how many workers there are") {
+  const Stable stable;
+  const Options options{
+      {"listen", "tcp://:0"},     {"accept", "dispatch"},     {"dispatch", "random"},
+      {"workers-min", "2"},       {"workers-max", "8"},       {"workers-by", "busy"},
+      {"workers-target", "0.55"}, {"workers-up-after", "3s"}, {"workers-down-after", "2m"}};
+  const Loaded loaded = load_options(stable.host, options, {"app"}, {});
+  CHECK(texts(loaded.faults) == Lines{});
+  const Pool& pool = loaded.config.pools.at("app");
+  CHECK(pool.accept == Accept::kDispatch);
+  CHECK(pool.dispatch == DispatchPolicy::kRandom);
+  CHECK(std::get<ScaledWorkers>(pool.workers) == ScaledWorkers{2, 8, ScaleBy::kBusy, 0.55,
+                                                               std::chrono::seconds(3),
+                                                               std::chrono::minutes(2)});
+  CHECK(faults(stable, {{"workers-target", "2"}, {"workers-max", "4"}, {"listen", "tcp://:0"}}) ==
+        Lines{"--workers-target: is a share of the workers' capacity with by: busy, above 0 and up "
+              "to 1, not '2'; or use by: backlog"});
+  CHECK(has(faults(stable, {{"workers-min", "2"}}), {"--workers-min: needs a 'max'"}));
+  CHECK(has(faults(stable, {{"accept", "reuseport"}}), {"--accept: ", "'app' has none"}));
+  CHECK(has(faults(stable, {{"dispatch", "random"}}), {"--dispatch: goes with accept: dispatch"}));
+}
+
 TEST_CASE("a whole and a part of it contradict each other, whichever comes first") {
   const Stable stable;
   CHECK(has(faults(stable, {{"recycle-requests", "5"}, {"recycle", "off"}}),
             {"--recycle: ", "contradicts --recycle-requests"}));
   CHECK(has(faults(stable, {{"health", "off"}, {"health-interval", "5s"}}),
             {"--health-interval: ", "contradicts --health"}));
+  CHECK(has(faults(stable, {{"workers", "auto"}, {"workers-max", "8"}}),
+            {"--workers-max: ", "contradicts --workers"}));
+  CHECK(has(faults(stable, {{"workers-max", "8"}, {"workers", "4"}}),
+            {"--workers: ", "contradicts --workers-max"}));
   CHECK(faults(stable, {{"restart-backoff", "1s"}, {"restart-backoff-max", "2s"}}).empty());
 }
 
 TEST_CASE("options of what is not available yet are refused by name") {
   const Stable stable;
-  for (const Options& options :
-       {Options{{"accept", "reuseport"}}, Options{{"spawn", "template"}},
-        Options{{"dispatch", "random"}}, Options{{"limits-memory", "1G"}}}) {
+  for (const Options& options : {Options{{"affinity", "auto"}}, Options{{"spawn", "template"}},
+                                 Options{{"limits-memory", "1G"}}}) {
     CAPTURE(options.front().first);
     const Lines lines = faults(stable, options);
     REQUIRE(lines.size() == 1);
@@ -169,6 +195,12 @@ TEST_CASE("the list of options") {
   }
   CHECK(names == Lines{"listen",
                        "workers",
+                       "workers-min",
+                       "workers-max",
+                       "workers-by",
+                       "workers-target",
+                       "workers-up-after",
+                       "workers-down-after",
                        "directory",
                        "env",
                        "env-file",
@@ -177,6 +209,7 @@ TEST_CASE("the list of options") {
                        "group",
                        "umask",
                        "accept",
+                       "dispatch",
                        "socket-protocol",
                        "worker-class",
                        "worker-threads",

@@ -72,7 +72,7 @@ TEST_CASE("every example loads, fits the schema and prints as it reads") {
   const Machine machine;
   const nlohmann::json schema =
       nlohmann::json::parse(read_text(kFolder + "/schema/ostler.schema.json"));
-  CHECK(example_files().size() == 7);
+  CHECK(example_files().size() == 8);
   for (const std::string& file : example_files()) {
     CAPTURE(file);
     const std::string text = read_text(file);

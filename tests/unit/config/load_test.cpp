@@ -282,7 +282,8 @@ TEST_CASE("faults in --set name the option") {
     return stable.faults("pools: {web: {command: app, listen: [tcp://:0]}}", {{key, value}});
   };
   CHECK(faults("pools.web.workers", "x") ==
-        Lines{"--set pools.web.workers: must be auto or a whole number from 0 to 10000, not 'x'"});
+        Lines{"--set pools.web.workers: must be auto, a whole number from 0 to 10000, or a map "
+              "such as {min: 2, max: 8}, not 'x'"});
   CHECK(faults("pools.web.timeouts", "{strat: 5s}") ==
         Lines{"--set pools.web.timeouts.strat: unknown key 'strat'; did you mean 'start'?"});
   CHECK(faults("pools.web.wrokers", "5") ==
@@ -300,8 +301,11 @@ TEST_CASE("faults in --set name the option") {
   CHECK(has(faults("include", "[x]"), {"--set include: can only be set in the file"}));
   CHECK(has(faults("metrics.listen", "x"),
             {"--set metrics.listen: 'metrics' is not available in this version"}));
-  CHECK(has(faults("pools.web.accept", "reuseport"),
-            {"--set pools.web.accept: 'accept: reuseport' is not available in this version"}));
+  CHECK(has(faults("pools.web.spawn", "template"),
+            {"--set pools.web.spawn: 'spawn: template' is not available in this version"}));
+  CHECK(has(faults("pools.web.accept", "reuse"),
+            {"--set pools.web.accept: must be shared, reuseport"}));
+  CHECK(has(faults("pools.web.workers.min", "2"), {"--set pools.web.workers.min: needs a 'max'"}));
   CHECK(has(faults("pools.web", "x"), {"--set pools.web: must be a map"}));
   // What it replaces is not looked at any more.
   CHECK(stable.faults("pools: {web: {command: app, workers: x}}", {{"pools.web.workers", "1"}})

@@ -1,6 +1,7 @@
 // What is printed reads back the same, whatever it is.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <csignal>
 #include <random>
@@ -119,7 +120,8 @@ class RandomConfig {
     if (maybe()) pool.umask = mode();
     for (int i = number(0, 3); i > 0; --i) pool.listen.push_back(make_listener(i));
     if (pool.listen.size() == 1 && maybe()) pool.socket_protocol = SocketProtocol::kFastcgi;
-    if (maybe()) pool.workers = number(0, 10000);
+    add_accept(pool);
+    pool.workers = make_workers(!pool.listen.empty());
     pool.ready.mode = static_cast<ReadyMode>(number(0, 2));
     if (pool.ready.mode == ReadyMode::kAfter) pool.ready.after = duration();
     pool.timeouts = {duration(), maybe() ? std::optional(duration()) : std::nullopt,
@@ -137,6 +139,32 @@ class RandomConfig {
     pool.output.mode = static_cast<OutputMode>(number(0, 3));
     if (pool.output.mode == OutputMode::kFile) pool.output.path = path();
     return pool;
+  }
+
+  void add_accept(Pool& pool) {
+    const bool tcp = std::all_of(pool.listen.begin(), pool.listen.end(), [](const Listener& one) {
+      return one.address.kind == AddressKind::kTcp;
+    });
+    if (pool.listen.empty() || maybe()) return;
+    if (tcp && maybe()) {
+      pool.accept = Accept::kReuseport;
+    } else if (pool.socket_protocol == SocketProtocol::kSystemd) {
+      pool.accept = Accept::kDispatch;
+      pool.dispatch = static_cast<DispatchPolicy>(number(0, 2));
+    }
+  }
+
+  Workers make_workers(bool has_listener) {
+    if (maybe()) return maybe() ? Workers{AutoWorkers{}} : Workers{number(0, 10000)};
+    ScaledWorkers scaled;
+    scaled.min = number(has_listener ? 0 : 1, 5000);
+    scaled.max = std::max(1, scaled.min + number(0, 5000));
+    if (has_listener && maybe()) scaled.by = ScaleBy::kBacklog;
+    const int most = scaled.by == ScaleBy::kBusy ? 1000 : 100'000'000;
+    scaled.target = number(1, most) / 1000.0;
+    scaled.up_after = duration();
+    scaled.down_after = duration();
+    return scaled;
   }
 
   template <class T>

@@ -19,6 +19,23 @@ TEST_CASE("whole numbers: decimal digits and nothing else") {
   }
 }
 
+TEST_CASE("thousandths, and back") {
+  CHECK(parse_thousandths("0.7") == 700);
+  CHECK(parse_thousandths("12") == 12000);
+  CHECK(parse_thousandths("1.250") == 1250);
+  CHECK(parse_thousandths("0.001") == 1);
+  CHECK(parse_thousandths("999999999999999999999.5").value() > 1'000'000'000'000'000);
+  for (const char* text :
+       {"", ".", "1.", ".5", "-1", "+1", "01", "0.0001", "1.2.3", "1,5", "1e3"}) {
+    CAPTURE(text);
+    CHECK(!parse_thousandths(text));
+  }
+  CHECK(thousandths_text(700) == "0.7");
+  CHECK(thousandths_text(1) == "0.001");
+  CHECK(thousandths_text(1010) == "1.01");
+  CHECK(thousandths_text(100'000'000) == "100000");
+}
+
 TEST_CASE("durations") {
   CHECK(parse_duration("250ms") == milliseconds(250));
   CHECK(parse_duration("30s") == milliseconds(30'000));

@@ -98,15 +98,77 @@ bool tables_accept(const Host& host, const Node& root) {
   return faults.added() == 0;
 }
 
-constexpr std::array<std::string_view, 62> kValues = {
-    "",        "~",       "null",     "\"null\"",    "true",     "false",  "yes",       "no",
-    "on",      "off",     "\"off\"",  "0",           "1",        "2",      "7",         "100",
-    "660",     "0660",    "\"0660\"", "\"660\"",     "999",      "1000",   "1001",      "10000",
-    "10001",   "65536",   "1000001",  "-1",          "1.5",      "1e3",    "0x10",      "1_000",
-    "\"1\"",   "auto",    "notify",   "exec",        "template", "shared", "reuseport", "systemd",
-    "fastcgi", "forward", "inherit",  "info",        "loud",     "json",   "stderr",    "TERM",
-    "SIGHUP",  "KILL",    "30s",      "250ms",       "\"30s\"",  "5 s",    "50%",       "101%",
-    "[]",      "[a]",     "{}",       "{after: 1s}", "{a: b}",   "/tmp/x"};
+constexpr std::array<std::string_view, 71> kValues = {"",
+                                                      "~",
+                                                      "null",
+                                                      "\"null\"",
+                                                      "true",
+                                                      "false",
+                                                      "yes",
+                                                      "no",
+                                                      "on",
+                                                      "off",
+                                                      "\"off\"",
+                                                      "0",
+                                                      "1",
+                                                      "2",
+                                                      "7",
+                                                      "100",
+                                                      "660",
+                                                      "0660",
+                                                      "\"0660\"",
+                                                      "\"660\"",
+                                                      "999",
+                                                      "1000",
+                                                      "1001",
+                                                      "10000",
+                                                      "10001",
+                                                      "65536",
+                                                      "1000001",
+                                                      "-1",
+                                                      "1.5",
+                                                      "1e3",
+                                                      "0x10",
+                                                      "1_000",
+                                                      "\"1\"",
+                                                      "auto",
+                                                      "notify",
+                                                      "exec",
+                                                      "template",
+                                                      "shared",
+                                                      "reuseport",
+                                                      "systemd",
+                                                      "fastcgi",
+                                                      "forward",
+                                                      "inherit",
+                                                      "info",
+                                                      "loud",
+                                                      "json",
+                                                      "stderr",
+                                                      "TERM",
+                                                      "SIGHUP",
+                                                      "KILL",
+                                                      "30s",
+                                                      "250ms",
+                                                      "\"30s\"",
+                                                      "5 s",
+                                                      "50%",
+                                                      "101%",
+                                                      "[]",
+                                                      "[a]",
+                                                      "{}",
+                                                      "{after: 1s}",
+                                                      "{a: b}",
+                                                      "/tmp/x",
+                                                      "dispatch",
+                                                      "random",
+                                                      "busy",
+                                                      "backlog",
+                                                      "0.7",
+                                                      "1.500",
+                                                      "100000",
+                                                      "100001",
+                                                      "{min: 0, max: 1}"};
 
 // Where the schema takes more than the loader: for these keys it is a coarser net, and of these
 // spellings JSON has only the value.
@@ -132,6 +194,8 @@ bool is_coarse(std::string_view key, std::string_view value) {
                                                    "worker.trusted_proxies",
                                                    "recycle.lifetime",
                                                    "recycle.memory",
+                                                   "workers.up_after",
+                                                   "workers.down_after",
                                                    "health.exec",
                                                    "health.interval",
                                                    "health.timeout"};
@@ -224,7 +288,10 @@ TEST_CASE("the schema refuses what is unknown, misplaced or not available yet") 
     CHECK(accepts(("pools: {web: {listen: [\"" + std::string(good) + "\"]}}").c_str()));
   }
   CHECK(!accepts("pools: {web: {listen: [\"tcp://www.example.com:80\"]}}"));
-  CHECK(!accepts("pools: {web: {accept: reuseport}}"));
+  CHECK(!accepts("pools: {web: {spawn: template}}"));
+  CHECK(accepts("pools: {web: {accept: dispatch, dispatch: round_robin, workers: {max: 8}}}"));
+  CHECK(!accepts("pools: {web: {workers: {maxx: 8}}}"));
+  CHECK(!accepts("pools: {web: {workers: {max: 8, target: 0}}}"));
   CHECK(!accepts("pools: {web: {limits: {}}}"));
   CHECK(!accepts("pools: {web: {env: {A: [1]}}}"));
   CHECK(!accepts("metrics: {}"));
