@@ -111,7 +111,8 @@ std::vector<Steering::Place> Steering::places(const std::string& key, Group& gro
       if (standing.board == nullptr || standing.seat != Seat::kReady) continue;
       const Figures figures = standing.board->figures(now());
       place.working = figures.active > 0;
-      place.room = figures.concurrency == 0 || figures.active < figures.concurrency;
+      place.room = (figures.concurrency == 0 || figures.active < figures.concurrency) &&
+                   (figures.capacity == 0 || figures.connections < figures.capacity);
       place.load = figures.concurrency == 0 ? figures.connections : 0;
     }
     all.push_back(place);
