@@ -151,6 +151,7 @@ void Runtime::turn() {
     if (process == processes_.end()) continue;
     process->second.channel->drain();
     if (process->second.output) process->second.output->drain();
+    listeners_.release(exit.worker);  // whoever takes its place may get its sockets
   }
   core::Actions actions;
   const auto apply = [&](const core::Event& event) {
@@ -223,7 +224,6 @@ void Runtime::bury() {
           std::min(before + channel.scoreboard().figures(now()).requests, limits::kMostRequests);
     }
     found->second.channel->close();
-    listeners_.release(exit.worker);
     remembered_.push_back({exit.worker, found->second.pid, output_of(exit.worker)});
     if (remembered_.size() > limits::kRemembered) remembered_.pop_front();
     processes_.erase(found);

@@ -222,18 +222,17 @@ void Steering::mind_the_free(const std::string& key, Group& group,
   std::optional<std::size_t> useless;
   for (std::size_t i = 0; i < places.size(); ++i) {
     const Place& place = places[i];
-    if (place.worker) {
+    if (place.worker || std::ranges::binary_search(group.selected, i)) {
       group.free_since.erase(place.fd);
       continue;
     }
     const core::Time since = group.free_since.try_emplace(place.fd, at).first->second;
     if (at - since < limits::kFreeFor) continue;
-    if (place.waiting > 0) {
-      if (at - stranded_told_ < limits::kFreeFor) continue;
+    if (place.waiting == 0) {
+      useless = i;
+    } else if (at - stranded_told_ >= limits::kFreeFor) {
       stranded_told_ = at;
       hooks_.stranded(key);
-    } else if (!std::ranges::binary_search(group.selected, i)) {
-      useless = i;
     }
   }
   if (!useless || places.size() < 2) return;

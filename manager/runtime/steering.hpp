@@ -75,7 +75,7 @@ class Steering {
     bool awake = true;
     core::Time busy_at{};  // when it was last seen to have work
     std::map<int, Queue> queues;
-    std::map<int, core::Time> free_since;
+    std::map<int, core::Time> free_since;  // and not selected
     std::vector<sock_filter> attached;
     std::vector<std::size_t> selected;
   };
