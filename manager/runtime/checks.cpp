@@ -47,14 +47,19 @@ void keep_earlier(std::optional<core::Lasting>& kept, core::Lasting other) {
 }  // namespace
 
 void Runtime::start_channel(core::WorkerId worker, const Process& process) {
-  process.channel->start(
-      [this, worker](core::WorkerSign sign) {
-        if (sign == core::WorkerSign::kAwake) note_cpu(worker);
-        enqueue(core::WorkerSigned{worker, sign});
-      },
-      [this, worker, name = process.name(), pid = process.pid](const std::string& reason) {
-        spdlog::warn("{}[{}] sent {} on its channel, which is closed now", name, pid, reason);
-      });
+  WorkerChannel::Hooks hooks;
+  hooks.heard = [this, worker](core::WorkerSign sign) {
+    if (sign == core::WorkerSign::kAwake) note_cpu(worker);
+    enqueue(core::WorkerSigned{worker, sign});
+  };
+  hooks.broken = [name = process.name(), pid = process.pid](const std::string& reason) {
+    spdlog::warn("{}[{}] sent {} on its channel, which is closed now", name, pid, reason);
+  };
+  hooks.room = [this, pool = process.pool_id] { dispatcher_.has_room(pool); };
+  hooks.returned = [this, pool = process.pool_id](std::vector<Connection> connections) {
+    dispatcher_.give_to_others(pool, std::move(connections));
+  };
+  process.channel->start(std::move(hooks));
 }
 
 // How much CPU a worker had used when it was last known to make progress.
@@ -161,6 +166,14 @@ void Runtime::report(const core::Probe& action, core::ProbeResult result,
   enqueue(core::Probed{action.worker, action.warmup, result, detail});
 }
 
+// On its own socket, or handed to it and not taken.
+std::optional<Steering::Queue> Runtime::waiting_for(core::WorkerId worker) const {
+  if (const auto handed = dispatcher_.waiting(worker)) {
+    return Steering::Queue{static_cast<std::int64_t>(handed->count), handed->since};
+  }
+  return steering_.queue(worker);
+}
+
 void Runtime::perform(const core::Look& action) {
   const auto found = processes_.find(action.worker);
   if (found == processes_.end()) return;
@@ -190,10 +203,10 @@ void Runtime::perform(const core::Look& action) {
     keep_earlier(looked.silent,
                  lasting(figures.beat, std::max(figures.beat + *action.heartbeat, granted)));
   }
-  if (const auto queue = steering_.queue(action.worker); queue && action.heartbeat) {
+  if (const auto waiting = waiting_for(action.worker); waiting && action.heartbeat) {
     looked.awake = true;
-    looked.waiting = lasting(queue->since, queue->since + *action.heartbeat,
-                             std::to_string(queue->length) + " connections waiting");
+    looked.waiting = lasting(waiting->since, waiting->since + *action.heartbeat,
+                             std::to_string(waiting->length) + " connections waiting");
   }
   const bool late = (looked.silent && looked.silent->until <= at) ||
                     (looked.waiting && looked.waiting->until <= at);

@@ -48,6 +48,11 @@ inline constexpr core::Duration kLinger = milliseconds(250);
 inline constexpr core::Duration kFreeFor = seconds(1);
 // Runs of neighbours that a selector tells apart.
 inline constexpr std::size_t kSelectorRuns = 300;
+// Connections accepted and handed over in one turn; and how many may be on their way to one worker.
+inline constexpr int kDispatchPerTurn = 128;
+inline constexpr std::uint64_t kUntaken = 64;
+// How soon after a hand-over it is looked whether it was taken.
+inline constexpr core::Duration kLookAtTaken = milliseconds(1);
 // The handshake of a request of the manager's own, in milliseconds.
 inline constexpr int kProbeHandshake = 2;
 // What a scoreboard can say at most.

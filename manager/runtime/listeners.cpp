@@ -377,7 +377,7 @@ bool Listeners::open(const std::string& key, const config::Listener& listener, L
   }
   if (socket.inherited.empty() && !start_listening(listener, fd.get(), error)) return false;
   socket.listener = listener;
-  socket.members.push_back({std::move(fd), false, {}});
+  socket.members.push_back({std::move(fd), false, false, {}});
   sockets_.emplace(key, std::move(socket));
   return true;
 }
@@ -444,8 +444,31 @@ bool Listeners::add(Socket& socket, ListenError& error) {
   }
   UniqueFd fd;
   if (!open_another(socket.listener, socket.members, fd, error)) return false;
-  socket.members.push_back({std::move(fd), false, {}});
+  socket.members.push_back({std::move(fd), false, false, {}});
   return true;
+}
+
+namespace {
+
+// Workers get it as they would from systemd.
+int give(Member& member, core::WorkerId worker) {
+  if (std::exchange(member.nonblocking, false)) ::fcntl(member.fd.get(), F_SETFL, 0);
+  member.owners.insert(worker);
+  return member.fd.get();
+}
+
+}  // namespace
+
+std::vector<int> Listeners::own(const std::string& key) {
+  std::vector<int> fds;
+  const auto found = sockets_.find(key);
+  if (found == sockets_.end()) return fds;
+  for (Member& member : found->second.members) {
+    if (!member.owners.empty()) continue;
+    if (!std::exchange(member.nonblocking, true)) ::fcntl(member.fd.get(), F_SETFL, O_NONBLOCK);
+    fds.push_back(member.fd.get());
+  }
+  return fds;
 }
 
 int Listeners::share(const std::string& key, core::WorkerId worker, ListenError& error) {
@@ -457,8 +480,7 @@ int Listeners::share(const std::string& key, core::WorkerId worker, ListenError&
     member = &socket.members.back();
   }
   member->shared = true;
-  if (worker) member->owners.insert(worker);
-  return member->fd.get();
+  return give(*member, worker);
 }
 
 int Listeners::claim(const std::string& key, core::WorkerId worker,
@@ -469,8 +491,7 @@ int Listeners::claim(const std::string& key, core::WorkerId worker,
     if (!add(socket, error)) return -1;
     member = &socket.members.back();
   }
-  member->owners.insert(worker);
-  return member->fd.get();
+  return give(*member, worker);
 }
 
 bool Listeners::spare(const std::string& key, ListenError& error) {

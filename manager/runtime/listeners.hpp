@@ -53,6 +53,7 @@ struct ListenerFigures {
 struct Member {
   UniqueFd fd;
   bool shared = false;              // by all workers that are to share one
+  bool nonblocking = false;         // the manager accepts from it
   std::set<core::WorkerId> owners;  // who has it; more than one if it is shared, or the other hangs
 };
 
@@ -84,6 +85,8 @@ class Listeners {
                           const std::set<core::WorkerId>& hopeless, ListenError& error);
   // A socket that nobody has, for connections to wait on while no worker is there. False: error.
   [[nodiscard]] bool spare(const std::string& key, ListenError& error);
+  // Sockets that no worker has, for the manager to accept from: they do not block.
+  [[nodiscard]] std::vector<int> own(const std::string& key);
   // The worker is gone. What it had stays open.
   void release(core::WorkerId worker);
   // Closes one of several sockets; what waits on it would be lost.

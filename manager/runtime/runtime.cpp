@@ -58,8 +58,10 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
       control_(std::move(control)),
       systemd_(context),
       listeners_(std::move(options_.inherited)),
-      doorbell_(context, [this](const std::string& key) { steering_.rung(key); }),
+      doorbell_(context, [this](const std::string& key) { on_knock(key); }),
       steering_(context, listeners_, doorbell_, steering_hooks()),
+      dispatcher_(context, listeners_, doorbell_,
+                  [this](core::WorkerId worker) { waits_for(worker); }),
       notify_(
           context,
           [this](pid_t sender) {
@@ -174,7 +176,7 @@ void Runtime::turn() {
   perform(actions);
   const bool changed = !actions.empty() || !exits_.empty();
   bury();
-  if (changed) steer_listeners();
+  if (changed) share_out();
   tell_systemd();
   if (!farewell_) arm(next);
   longest_turn_ = std::max(longest_turn_, now() - begin);
@@ -223,6 +225,7 @@ void Runtime::bury() {
       before =
           std::min(before + channel.scoreboard().figures(now()).requests, limits::kMostRequests);
     }
+    left_behind(found->second);
     found->second.channel->close();
     remembered_.push_back({exit.worker, found->second.pid, output_of(exit.worker)});
     if (remembered_.size() > limits::kRemembered) remembered_.pop_front();
@@ -454,6 +457,7 @@ void Runtime::perform(const core::SignalWorker& action) {
   int signal = SIGKILL;
   switch (action.kind) {
     case core::SignalKind::kStop:
+      tell_to_return(process);
       signal = stop_signal_for(process.pid, process.launch->pool.stop_signal);
       break;
     case core::SignalKind::kAbort:

@@ -31,6 +31,7 @@
 #include "runtime/child_watch.hpp"
 #include "runtime/control_server.hpp"
 #include "runtime/control_socket.hpp"
+#include "runtime/dispatcher.hpp"
 #include "runtime/doorbell.hpp"
 #include "runtime/launch.hpp"
 #include "runtime/listeners.hpp"
@@ -131,6 +132,7 @@ class Runtime {
   // checks.cpp
   void start_channel(core::WorkerId worker, const Process& process);
   void note_cpu(core::WorkerId worker);
+  [[nodiscard]] std::optional<Steering::Queue> waiting_for(core::WorkerId worker) const;
   void probe_by_request(const core::Probe& action, Process& process,
                         const config::ProbeRequest& request, core::Duration limit);
   UniqueFd connect_to(const core::Probe& action, Process& process, std::string& fault);
@@ -144,7 +146,13 @@ class Runtime {
   Steering::Hooks steering_hooks();
   [[nodiscard]] Steering::Standing standing(core::WorkerId worker) const;
   bool give_sockets(const core::Spawn& action, const config::Pool& pool, ListenError& failure);
+  void share_out();
   void steer_listeners();
+  void dispatch_connections();
+  void waits_for(core::WorkerId worker);
+  void tell_to_return(const Process& process) const;
+  void on_knock(const std::string& key);
+  void left_behind(const Process& process);
 
   // requests.cpp
   void handle(const control::Command& command, const Peer& peer, ControlServer::Respond respond);
@@ -187,6 +195,8 @@ class Runtime {
   Listeners listeners_;
   Doorbell doorbell_;
   Steering steering_;
+  Dispatcher dispatcher_;
+  std::map<core::PoolId, std::vector<Connection>> left_behind_;  // by workers that are gone
   NotifySocket notify_;
   ChildWatch children_;
   Probes probes_;

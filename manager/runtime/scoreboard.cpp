@@ -24,7 +24,7 @@ static_assert(sizeof(ostler_scoreboard) == OSTLER_SCOREBOARD_SIZE);
   throw std::system_error(errno, std::generic_category(), what);
 }
 
-// Another process writes meanwhile. The page is mapped read-only, and atomic_ref wants no const.
+// Another process writes meanwhile. atomic_ref wants no const.
 template <class T>
 T load(const T& field) {
   return std::atomic_ref<T>(const_cast<T&>(field)).load(std::memory_order_acquire);
@@ -57,9 +57,10 @@ Scoreboard::Scoreboard(UniqueFd& worker_end) {
     fail("seal the scoreboard");
   }
   void* const page =
-      ::mmap(nullptr, OSTLER_SCOREBOARD_SIZE, PROT_READ, MAP_SHARED, memory.get(), 0);
+      ::mmap(nullptr, OSTLER_SCOREBOARD_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, memory.get(), 0);
   if (page == MAP_FAILED) fail("mmap");
   page_ = static_cast<const ostler_scoreboard*>(page);
+  wanted_ = &static_cast<ostler_scoreboard*>(page)->wanted;
   worker_end = std::move(memory);
 }
 
@@ -80,6 +81,15 @@ Figures Scoreboard::figures(core::Time now) const {
   figures.concurrency = std::min(load(page_->concurrency), limits::kMostConnections);
   if (figures.active > 0) figures.busy_since = known(load(page_->busy_since), now);
   return figures;
+}
+
+std::uint64_t Scoreboard::taken() const {
+  return load(page_->taken);
+}
+
+void Scoreboard::want_room() const {
+  std::atomic_ref<std::uint64_t>(*wanted_).store(1, std::memory_order_seq_cst);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
 }
 
 std::vector<InFlight> Scoreboard::in_flight(core::Time now) const {

@@ -1,4 +1,5 @@
-// One worker's page of shared memory, as the manager sees it: read-only, and hostile.
+// One worker's page of shared memory, as the manager sees it: hostile, and read-only but for one
+// word (`wanted`).
 //
 // The page is the worker's to write (docs/worker-protocol.md). What is read from it are numbers and
 // text for people: each is read once, clamped, and never used as an index, a length or an address.
@@ -51,11 +52,16 @@ class Scoreboard {
 
   // No number is larger than what is possible, no time later than `now`.
   [[nodiscard]] Figures figures(core::Time now) const;
+  [[nodiscard]] std::uint64_t taken() const;  // as in its figures
+  // Has the worker say so when it gets room (OSTLER_ROOM). Whatever is read of the page after this
+  // call, the worker has either written before it looked, or will say it.
+  void want_room() const;
   // Oldest first.
   [[nodiscard]] std::vector<InFlight> in_flight(core::Time now) const;
 
  private:
   const ostler_scoreboard* page_ = nullptr;
+  std::uint64_t* wanted_ = nullptr;  // the one field of the page that is the manager's
 };
 
 }  // namespace ostler::runtime

@@ -2,8 +2,11 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <set>
 #include <string>
+#include <system_error>
+#include <utility>
 
 #include "runtime/runtime.hpp"
 
@@ -13,16 +16,25 @@ Steering::Hooks Runtime::steering_hooks() {
   Steering::Hooks hooks;
   hooks.standing = [this](core::WorkerId worker) { return standing(worker); };
   hooks.emptied = [this](core::WorkerId worker) { enqueue(core::QueueEmptied{worker}); };
-  hooks.waited_for = [this](core::WorkerId worker) {
-    note_cpu(worker);
-    enqueue(core::WorkerSigned{worker, core::WorkerSign::kAwake});
-  };
+  hooks.waited_for = [this](core::WorkerId worker) { waits_for(worker); };
   hooks.stranded = [this](const std::string& key) {
     for (const auto& [id, pool] : core_.state().pools) {
+      if (pool.plan().accept == core::Accept::kDispatch) continue;  // we accept from that one
       if (std::ranges::count(pool.plan().listeners, key) > 0) enqueue(core::Stranded{id});
     }
   };
   return hooks;
+}
+
+// Connections wait for it: from now on the core looks whether it takes them.
+void Runtime::waits_for(core::WorkerId worker) {
+  note_cpu(worker);
+  enqueue(core::WorkerSigned{worker, core::WorkerSign::kAwake});
+}
+
+void Runtime::on_knock(const std::string& key) {
+  steering_.rung(key);
+  dispatcher_.rung(key);
 }
 
 Steering::Standing Runtime::standing(core::WorkerId worker) const {
@@ -57,6 +69,53 @@ bool Runtime::give_sockets(const core::Spawn& action, const config::Pool& pool,
     if (fd < 0) return false;
   }
   return true;
+}
+
+// After something has changed: workers, pools, listeners.
+void Runtime::share_out() {
+  steer_listeners();
+  dispatch_connections();
+}
+
+void Runtime::dispatch_connections() {
+  std::map<core::PoolId, Dispatcher::Pool> pools;
+  for (const auto& [id, pool] : core_.state().pools) {
+    const auto launch = launches_.find(pool.plan().launch);
+    if (pool.plan().accept != core::Accept::kDispatch || launch == launches_.end()) continue;
+    Dispatcher::Pool& dispatched = pools[id];
+    dispatched.policy = launch->second->pool.dispatch;
+    dispatched.keys = pool.plan().listeners;
+    for (const auto& [worker, known] : pool.workers) {
+      const auto process = processes_.find(worker);
+      if (process == processes_.end() || !known.ready()) continue;
+      if (process->second.launch->pool.accept != config::Accept::kDispatch) continue;
+      dispatched.workers.emplace(worker, process->second.channel);
+    }
+  }
+  dispatcher_.serve(std::move(pools));
+  for (auto& [pool, connections] : std::exchange(left_behind_, {})) {
+    dispatcher_.give_to_others(pool, std::move(connections));
+  }
+}
+
+// What a worker that is gone has not taken.
+void Runtime::left_behind(const Process& process) {
+  for (Connection& connection : process.channel->take_back()) {
+    left_behind_[process.pool_id].push_back(std::move(connection));
+  }
+}
+
+// A worker that is told to go hands its idle connections to others, if others there will be.
+void Runtime::tell_to_return(const Process& process) const {
+  const auto pool = core_.state().pools.find(process.pool_id);
+  if (pool == core_.state().pools.end() || pool->second.removed || core_.state().stopping) return;
+  const bool others =
+      pool->second.plan().accept == core::Accept::kDispatch && pool->second.target() > 0;
+  if (!others || process.launch->pool.accept != config::Accept::kDispatch) return;
+  if (const int error = process.channel->tell_to_return(); error != 0 && error != EPIPE) {
+    spdlog::error("tell {}[{}] to return its connections: {}", process.name(), process.pid,
+                  std::generic_category().message(error));
+  }
 }
 
 // Those whose workers have sockets of their own, now or still.

@@ -3,12 +3,14 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 #include <system_error>
 #include <utility>
 
+#include "runtime/clock.hpp"
 #include "runtime/limits.hpp"
 
 namespace ostler::runtime {
@@ -23,6 +25,30 @@ UniqueFd make_socket(UniqueFd& worker_end) {
   return UniqueFd(ends[0]);
 }
 
+std::vector<UniqueFd> descriptors_of(msghdr& header) {
+  std::vector<UniqueFd> descriptors;
+  for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr; part = CMSG_NXTHDR(&header, part)) {
+    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i < count; ++i) {
+      int descriptor = -1;
+      std::memcpy(&descriptor, CMSG_DATA(part) + i * sizeof(int), sizeof descriptor);
+      descriptors.emplace_back(descriptor);
+    }
+  }
+  return descriptors;
+}
+
+bool has_option(int fd, int name, int wanted) {
+  int value = 0;
+  socklen_t size = sizeof value;
+  return ::getsockopt(fd, SOL_SOCKET, name, &value, &size) == 0 && value == wanted;
+}
+
+bool is_connection(int fd) {
+  return has_option(fd, SO_TYPE, SOCK_STREAM) && has_option(fd, SO_ACCEPTCONN, 0);
+}
+
 }  // namespace
 
 WorkerChannel::WorkerChannel(boost::asio::io_context& context, WorkerEnds& worker_ends)
@@ -32,9 +58,8 @@ WorkerChannel::WorkerChannel(boost::asio::io_context& context, WorkerEnds& worke
   static_cast<void>(ours.release());
 }
 
-void WorkerChannel::start(Heard heard, Broken broken) {
-  heard_ = std::move(heard);
-  broken_ = std::move(broken);
+void WorkerChannel::start(Hooks hooks) {
+  hooks_ = std::move(hooks);
   since_ = std::chrono::steady_clock::now();
   wait();
 }
@@ -59,8 +84,11 @@ bool WorkerChannel::receive_one() {
   iovec part{&message, sizeof message};
   msghdr header{};
   header.msg_iov = &part;
-  header.msg_iovlen = 1;  // and no room for descriptors: the kernel closes any that come
-  const ssize_t size = ::recvmsg(socket_.native_handle(), &header, MSG_DONTWAIT);
+  header.msg_iovlen = 1;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * OSTLER_BATCH)> control;
+  header.msg_control = control.data();
+  header.msg_controllen = control.size();
+  const ssize_t size = ::recvmsg(socket_.native_handle(), &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
   if (size < 0) {
     if (errno != EAGAIN && errno != EINTR) close();
     return false;
@@ -69,18 +97,26 @@ bool WorkerChannel::receive_one() {
     close();
     return false;
   }
+  std::vector<UniqueFd> descriptors = descriptors_of(header);
   if ((static_cast<unsigned>(header.msg_flags) & unsigned{MSG_TRUNC | MSG_CTRUNC}) != 0 ||
       size != sizeof message) {
-    give_up("a message of another size, or with a descriptor");
-  } else if (too_many()) {
+    give_up("a message of another size, or with too many descriptors");
+  } else if (!descriptors.empty() && message.type != OSTLER_RETURN) {
+    give_up("a message with a descriptor");
+  } else if (!expected(message) && too_many()) {
     give_up("more messages than a worker has reason to send");
   } else {
-    take(message);
+    take(message, std::move(descriptors));
   }
   return socket_.is_open();
 }
 
-void WorkerChannel::take(const ostler_message& message) {
+// What is only said when it was asked for, or counted by itself, needs no other bound.
+bool WorkerChannel::expected(const ostler_message& message) const {
+  return (message.type == OSTLER_ROOM && asked_for_room_) || message.type == OSTLER_RETURN;
+}
+
+void WorkerChannel::take(const ostler_message& message, std::vector<UniqueFd> descriptors) {
   switch (message.type) {
     case OSTLER_HELLO:
       if (message.value != OSTLER_PROTOCOL_VERSION) {
@@ -88,14 +124,35 @@ void WorkerChannel::take(const ostler_message& message) {
                        std::to_string(OSTLER_PROTOCOL_VERSION));
       }
       speaks_ = true;
-      return heard_(core::WorkerSign::kSpeaks);
+      return hooks_.heard(core::WorkerSign::kSpeaks);
     case OSTLER_AWAKE:
-      return heard_(core::WorkerSign::kAwake);
+      return hooks_.heard(core::WorkerSign::kAwake);
     case OSTLER_RECYCLE:
-      return heard_(core::WorkerSign::kWorn);
+      return hooks_.heard(core::WorkerSign::kWorn);
+    case OSTLER_ROOM:
+      asked_for_room_ = false;
+      return hooks_.room();
+    case OSTLER_RETURN:
+      return take_returned(message, std::move(descriptors));
     default:
       give_up("a message of the unknown type " + std::to_string(message.type));
   }
+}
+
+// It can give back no more than it was given. What it is, is looked at: another worker will get it.
+void WorkerChannel::take_returned(const ostler_message& message,
+                                  std::vector<UniqueFd> descriptors) {
+  const std::uint64_t known = handed_ - returned_ - untaken();
+  if (descriptors.empty() || descriptors.size() != message.count || descriptors.size() > known) {
+    return give_up("connections back that it was not given");
+  }
+  std::vector<Connection> connections;
+  for (UniqueFd& fd : descriptors) {
+    if (!is_connection(fd.get())) return give_up("something back that is not a connection");
+    connections.push_back({std::move(fd), static_cast<std::size_t>(message.value)});
+  }
+  returned_ += connections.size();
+  hooks_.returned(std::move(connections));
 }
 
 // A worker says a word when it starts, when it wakes and when it is worn.
@@ -111,7 +168,7 @@ bool WorkerChannel::too_many() {
 void WorkerChannel::give_up(const std::string& reason) {
   close();
   speaks_ = false;
-  broken_(reason);
+  hooks_.broken(reason);
 }
 
 void WorkerChannel::close() {
@@ -120,29 +177,71 @@ void WorkerChannel::close() {
 }
 
 int WorkerChannel::hand_over(const UniqueFd& connection) {
-  return send({OSTLER_CONNECTION, OSTLER_PRIVATE, 0}, connection.get());
+  return send({OSTLER_CONNECTION, OSTLER_PRIVATE, 0}, {connection.get()});
 }
 
 int WorkerChannel::let_accept() {
-  return send({OSTLER_ACCEPT, 0, 0}, -1);
+  return send({OSTLER_ACCEPT, 0, 0}, {});
 }
 
-int WorkerChannel::send(const ostler_message& message, int descriptor) {
+int WorkerChannel::tell_to_return() {
+  return send({OSTLER_DRAIN, 0, 0}, {});
+}
+
+void WorkerChannel::want_room() {
+  asked_for_room_ = true;
+  scoreboard_.want_room();
+}
+
+int WorkerChannel::dispatch(std::vector<Connection>& connections) {
+  std::vector<int> descriptors;
+  for (const Connection& connection : connections) descriptors.push_back(connection.fd.get());
+  const int error = send({OSTLER_DISPATCH, static_cast<std::uint32_t>(descriptors.size()),
+                          connections.front().listener},
+                         descriptors);
+  if (error != 0) return error;
+  if (untaken_.empty()) untaken_since_ = now();
+  handed_ += connections.size();
+  for (Connection& connection : connections) untaken_.push_back(std::move(connection));
+  connections.clear();
+  return 0;
+}
+
+std::size_t WorkerChannel::untaken() {
+  if (untaken_.empty()) return 0;
+  const std::uint64_t taken = std::min(scoreboard_.taken(), handed_);
+  const std::uint64_t left = handed_ - taken;
+  if (left >= untaken_.size()) return untaken_.size();
+  while (untaken_.size() > left) untaken_.pop_front();
+  untaken_since_ = now();
+  return untaken_.size();
+}
+
+std::vector<Connection> WorkerChannel::take_back() {
+  untaken();
+  std::vector<Connection> connections;
+  for (Connection& connection : untaken_) connections.push_back(std::move(connection));
+  untaken_.clear();
+  return connections;
+}
+
+int WorkerChannel::send(const ostler_message& message, const std::vector<int>& descriptors) {
   if (!socket_.is_open()) return EPIPE;
   ostler_message sent = message;
   iovec part{&sent, sizeof sent};
   msghdr header{};
   header.msg_iov = &part;
   header.msg_iovlen = 1;
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  if (descriptor >= 0) {
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * OSTLER_BATCH)> control{};
+  if (!descriptors.empty()) {
+    const std::size_t size = sizeof(int) * descriptors.size();
     header.msg_control = control.data();
-    header.msg_controllen = control.size();
+    header.msg_controllen = CMSG_SPACE(size);
     cmsghdr* const rights = CMSG_FIRSTHDR(&header);
     rights->cmsg_level = SOL_SOCKET;
     rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(rights), &descriptor, sizeof descriptor);
+    rights->cmsg_len = CMSG_LEN(size);
+    std::memcpy(CMSG_DATA(rights), descriptors.data(), size);
   }
   while (::sendmsg(socket_.native_handle(), &header, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
     if (errno != EINTR) return errno;

@@ -3,21 +3,32 @@
 // Every worker gets one; a program that is not built on the SDK never says a word on it. What comes
 // in is a few kinds of messages of one size (docs/worker-protocol.md). A worker that sends anything
 // else, or too much, has its channel closed and is from then on like a program without one.
+//
+// Connections that are handed over are kept in a copy until the worker has taken them, so that
+// those which it has not taken when it dies can be given to another.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/event.hpp"
 #include "runtime/scoreboard.hpp"
 #include "runtime/unique_fd.hpp"
 
 namespace ostler::runtime {
+
+// A client's connection, and which of the pool's listeners it came in by.
+struct Connection {
+  UniqueFd fd;
+  std::size_t listener = 0;
+};
 
 class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
  public:
@@ -26,14 +37,19 @@ class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
     UniqueFd channel;
     UniqueFd scoreboard;
   };
-  using Heard = std::function<void(core::WorkerSign)>;            // kSpeaks, kAwake or kWorn
-  using Broken = std::function<void(const std::string& reason)>;  // the channel has been closed
+  // May not close the channel.
+  struct Hooks {
+    std::function<void(core::WorkerSign)> heard;            // kSpeaks, kAwake or kWorn
+    std::function<void(const std::string& reason)> broken;  // the channel has been closed
+    std::function<void()> room;                             // it has room for a connection
+    std::function<void(std::vector<Connection>)> returned;  // it gives connections back
+  };
 
   // Throws std::system_error.
   WorkerChannel(boost::asio::io_context& context, WorkerEnds& worker_ends);
 
-  // From now on messages are delivered as they come. The callbacks may not close the channel.
-  void start(Heard heard, Broken broken);
+  // From now on messages are delivered as they come.
+  void start(Hooks hooks);
   // Delivers what is waiting now: what the worker said before it said something elsewhere.
   void drain();
   void close();
@@ -43,6 +59,21 @@ class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
   [[nodiscard]] int hand_over(const UniqueFd& connection);
   [[nodiscard]] int let_accept();
 
+  // Hands the worker connections that came in by one listener, OSTLER_BATCH at most, and keeps
+  // copies. As hand_over; then they are left as they are.
+  [[nodiscard]] int dispatch(std::vector<Connection>& connections);
+  // Drops the copies of those that the worker has taken. How many it has not taken; and since when
+  // none was, if there are any.
+  std::size_t untaken();
+  [[nodiscard]] core::Time untaken_since() const { return untaken_since_; }
+  // Those that it has not taken, in the order in which they came.
+  std::vector<Connection> take_back();
+  // The stop signal follows: what it serves idle connections for is over.
+  [[nodiscard]] int tell_to_return();
+  // It is to say when it has room.
+  void want_room();
+
+  [[nodiscard]] bool is_open() const { return socket_.is_open(); }
   // Whether it has said that it speaks the channel.
   [[nodiscard]] bool speaks() const { return speaks_; }
   [[nodiscard]] const Scoreboard& scoreboard() const { return scoreboard_; }
@@ -51,17 +82,23 @@ class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
   void wait();
   // False: nothing more to be had.
   bool receive_one();
-  void take(const ostler_message& message);
+  void take(const ostler_message& message, std::vector<UniqueFd> descriptors);
+  void take_returned(const ostler_message& message, std::vector<UniqueFd> descriptors);
   void give_up(const std::string& reason);
+  [[nodiscard]] bool expected(const ostler_message& message) const;
   bool too_many();
-  [[nodiscard]] int send(const ostler_message& message, int descriptor);
+  [[nodiscard]] int send(const ostler_message& message, const std::vector<int>& descriptors);
 
   Scoreboard scoreboard_;
   boost::asio::posix::stream_descriptor socket_;
-  Heard heard_;
-  Broken broken_;
+  Hooks hooks_;
   bool speaks_ = false;
-  int received_ = 0;  // since then
+  bool asked_for_room_ = false;
+  std::deque<Connection> untaken_;
+  core::Time untaken_since_{};
+  std::uint64_t handed_ = 0;    // connections, in all
+  std::uint64_t returned_ = 0;  // of them
+  int received_ = 0;            // since then
   std::chrono::steady_clock::time_point since_;
 };
 

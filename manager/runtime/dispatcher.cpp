@@ -1,0 +1,261 @@
+#include "runtime/dispatcher.hpp"
+
+#include <spdlog/spdlog.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <boost/asio/post.hpp>
+#include <cerrno>
+#include <set>
+#include <system_error>
+#include <tuple>
+#include <utility>
+
+#include "runtime/clock.hpp"
+#include "runtime/limits.hpp"
+
+namespace ostler::runtime {
+
+Dispatcher::Dispatcher(boost::asio::io_context& context, Listeners& listeners, Doorbell& doorbell,
+                       WaitedFor waited_for)
+    : context_(context),
+      listeners_(listeners),
+      doorbell_(doorbell),
+      waited_for_(std::move(waited_for)),
+      timer_(context),
+      random_(std::random_device{}()) {}
+
+void Dispatcher::serve(std::map<core::PoolId, Pool> pools) {
+  std::erase_if(pools_, [&](const auto& entry) { return !pools.contains(entry.first); });
+  for (auto& [id, pool] : pools) {
+    State& state = pools_[id];
+    for (auto& [worker, channel] : state.pool.workers) {
+      if (!pool.workers.contains(worker)) state.leaving.push_back(std::move(channel));
+    }
+    state.pool = std::move(pool);
+    if (state.pool.workers.empty()) arm_doorbell(state);
+    pump(id, state);
+  }
+}
+
+void Dispatcher::rung(const std::string& key) {
+  for (auto& [id, state] : pools_) {
+    if (std::ranges::count(state.pool.keys, key) > 0) return pump(id, state);
+  }
+}
+
+void Dispatcher::has_room(core::PoolId pool) {
+  const auto found = pools_.find(pool);
+  if (found != pools_.end()) pump(pool, found->second);
+}
+
+void Dispatcher::give_to_others(core::PoolId pool, std::vector<Connection> connections) {
+  const auto found = pools_.find(pool);
+  if (found == pools_.end() || connections.empty()) return;
+  for (Connection& connection : connections) {
+    found->second.homeless.push_back(std::move(connection));
+  }
+  pump(pool, found->second);
+}
+
+// Reads the scoreboards once a turn: what is handed over meanwhile is added to what they said.
+std::vector<Dispatcher::Desk> Dispatcher::desks(State& state) {
+  std::vector<Desk> all;
+  std::vector<Desk> late;
+  const core::Time at = now();
+  for (const auto& [worker, channel] : state.pool.workers) {
+    if (!channel->speaks() || !channel->is_open()) continue;
+    Desk desk;
+    desk.worker = worker;
+    desk.channel = channel.get();
+    const std::uint64_t coming = channel->untaken();
+    const Figures figures = channel->scoreboard().figures(at);
+    desk.connections = figures.connections + coming;
+    desk.busy = figures.active + coming;
+    desk.concurrency = figures.concurrency;
+    const std::uint64_t most = std::min(figures.capacity, figures.connections + limits::kUntaken);
+    desk.room = most > desk.connections ? most - desk.connections : 0;
+    const bool stands = coming > 0 && at - channel->untaken_since() >= limits::kSuspect;
+    (stands ? late : all).push_back(std::move(desk));
+  }
+  // Whoever stands still gets something only if nobody else is there.
+  return all.empty() ? std::move(late) : std::move(all);
+}
+
+Dispatcher::Desk* Dispatcher::choose(State& state, std::vector<Desk>& desks) {
+  const auto load = [](const Desk& desk) {
+    const bool waits = desk.concurrency > 0 && desk.busy >= desk.concurrency;
+    return std::tuple(desk.room == 0, waits, desk.connections, desk.busy);
+  };
+  const auto less = [&](const Desk& a, const Desk& b) { return load(a) < load(b); };
+  Desk* chosen = nullptr;
+  if (state.pool.policy == config::DispatchPolicy::kRandom) {
+    Desk& one = desks[random_() % desks.size()];
+    Desk& other = desks[random_() % desks.size()];
+    chosen = less(other, one) ? &other : &one;
+    if (chosen->room > 0) return chosen;
+  }
+  // Round robin takes the first from where it stopped last that has room; the others the best of
+  // all, and of equals the first from there.
+  const std::uint64_t begin = state.turn++;
+  const bool in_turn = state.pool.policy == config::DispatchPolicy::kRoundRobin;
+  for (std::size_t i = 0; i < desks.size(); ++i) {
+    Desk& desk = desks[(begin + i) % desks.size()];
+    if (desk.room == 0) continue;
+    if (chosen == nullptr || chosen->room == 0 || (!in_turn && less(desk, *chosen))) {
+      chosen = &desk;
+      if (in_turn) state.turn = begin + i + 1;
+    }
+  }
+  return chosen != nullptr && chosen->room > 0 ? chosen : nullptr;
+}
+
+std::optional<Connection> Dispatcher::next(State& state) {
+  if (!state.homeless.empty()) {
+    Connection connection = std::move(state.homeless.front());
+    state.homeless.pop_front();
+    return connection;
+  }
+  for (std::size_t i = 0; i < state.pool.keys.size(); ++i) {
+    const std::size_t listener = state.next_key++ % state.pool.keys.size();
+    if (auto connection = accept_from(state, listener)) return connection;
+  }
+  return std::nullopt;
+}
+
+// While workers of another generation still accept from a socket, it is theirs.
+std::optional<Connection> Dispatcher::accept_from(State& state, std::size_t listener) {
+  for (const int fd : listeners_.own(state.pool.keys[listener])) {
+    const int connection = ::accept4(fd, nullptr, nullptr, SOCK_CLOEXEC);
+    if (connection >= 0) {
+      starved_ = false;
+      return Connection{UniqueFd(connection), listener};
+    }
+    if (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR || starved_) continue;
+    starved_ = true;
+    spdlog::error("accept from {}: {}", state.pool.keys[listener],
+                  std::generic_category().message(errno));
+  }
+  return std::nullopt;
+}
+
+// Connections of a batch come from one listener each. False: it takes nothing more now.
+bool Dispatcher::deliver(State& state, Desk& desk) {
+  while (!desk.batch.empty()) {
+    std::vector<Connection> part;
+    const std::size_t listener = desk.batch.front().listener;
+    while (!desk.batch.empty() && desk.batch.front().listener == listener &&
+           part.size() < OSTLER_BATCH) {
+      part.push_back(std::move(desk.batch.front()));
+      desk.batch.erase(desk.batch.begin());
+    }
+    if (desk.channel->dispatch(part) == 0) continue;
+    std::ranges::move(desk.batch, std::back_inserter(part));
+    desk.batch.clear();
+    for (auto left = part.rbegin(); left != part.rend(); ++left) {
+      state.homeless.push_front(std::move(*left));
+    }
+    return false;
+  }
+  return true;
+}
+
+void Dispatcher::pump(core::PoolId id, State& state) {
+  std::vector<Desk> all = desks(state);
+  if (all.empty()) return;  // somebody who becomes ready will serve
+  bool exhausted = false;
+  bool full = false;
+  for (int left = limits::kDispatchPerTurn; left > 0; --left) {
+    Desk* const desk = choose(state, all);
+    full = desk == nullptr;
+    if (full) break;
+    auto connection = next(state);
+    exhausted = !connection;
+    if (exhausted) break;
+    --desk->room;
+    ++desk->connections;
+    ++desk->busy;
+    desk->batch.push_back(std::move(*connection));
+  }
+  bool handed = false;
+  bool refused = false;
+  for (Desk& desk : all) {
+    handed = handed || !desk.batch.empty();
+    refused = !deliver(state, desk) || refused;
+  }
+  if (handed || refused) look_after(limits::kLookAtTaken);
+  if (refused) return;  // until the next look
+  if (exhausted) return arm_doorbell(state);
+  full ? want_room(id, state) : pump_soon(id, state);
+}
+
+// After the manager's other duties.
+void Dispatcher::pump_soon(core::PoolId id, State& state) {
+  if (std::exchange(state.posted, true)) return;
+  boost::asio::post(context_, [this, id] {
+    const auto found = pools_.find(id);
+    if (found == pools_.end()) return;
+    found->second.posted = false;
+    pump(id, found->second);
+  });
+}
+
+// All are full, and perhaps somebody is waiting: whoever has room next says so. Somebody may have
+// got it before he could know that we want it.
+void Dispatcher::want_room(core::PoolId id, State& state) {
+  for (const auto& [worker, channel] : state.pool.workers) channel->want_room();
+  const auto has_room = [](const Desk& desk) { return desk.room > 0; };
+  if (std::ranges::any_of(desks(state), has_room)) pump_soon(id, state);
+}
+
+void Dispatcher::arm_doorbell(State& state) {
+  for (const std::string& key : state.pool.keys) {
+    for (const int fd : listeners_.own(key)) doorbell_.arm(fd, key);
+  }
+}
+
+void Dispatcher::look_after(core::Duration wait) {
+  const core::Time when = now() + wait;
+  if (armed_ && *armed_ <= when) return;
+  armed_ = when;
+  timer_.expires_after(wait);
+  timer_.async_wait([this](const boost::system::error_code& error) {
+    if (error) return;
+    armed_.reset();
+    look();
+  });
+}
+
+// Lets go of the copies of what was taken: until then the client would not see the end of a
+// connection that the worker closes without a word.
+void Dispatcher::look() {
+  const core::Time at = now();
+  std::set<core::WorkerId> late;
+  bool some = false;
+  for (auto& [id, state] : pools_) {
+    std::erase_if(state.leaving, [](const auto& channel) { return channel->untaken() == 0; });
+    if (!state.homeless.empty()) pump_soon(id, state);
+    some = some || !state.leaving.empty();
+    for (const auto& [worker, channel] : state.pool.workers) {
+      if (channel->untaken() == 0) continue;
+      some = true;
+      if (at - channel->untaken_since() < limits::kSuspect) continue;
+      late.insert(worker);
+      if (told_.try_emplace(worker, at).second) waited_for_(worker);
+    }
+  }
+  std::erase_if(told_, [&](const auto& entry) { return !late.contains(entry.first); });
+  if (some) look_after(late.empty() ? limits::kLookAtTaken : limits::kSuspect);
+}
+
+std::optional<Dispatcher::Waiting> Dispatcher::waiting(core::WorkerId worker) const {
+  for (const auto& [id, state] : pools_) {
+    const auto found = state.pool.workers.find(worker);
+    if (found == state.pool.workers.end()) continue;
+    const std::size_t count = found->second->untaken();
+    if (count > 0) return Waiting{count, found->second->untaken_since()};
+  }
+  return std::nullopt;
+}
+
+}  // namespace ostler::runtime

@@ -1,0 +1,104 @@
+// Accepts the connections of a pool with `accept: dispatch` and hands each to a worker.
+//
+// A worker gets one only if it has room: its scoreboard says how many it may have and has, its
+// channel how many are on their way to it. Who among those that have room gets it, the policy says;
+// one that does not take what it was handed is passed over. If nobody has room, connections stay in
+// the kernel's queue, and the workers are asked to say when they do.
+//
+// Connections come in and go out in batches, a bounded number a turn. Of what was handed over the
+// channel keeps a copy until it is taken (worker_channel.hpp): a worker that dies, and one that
+// drains and gives back what it holds idle, leave them to others.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "config/src/model.hpp"
+#include "core/ids.hpp"
+#include "runtime/doorbell.hpp"
+#include "runtime/listeners.hpp"
+#include "runtime/worker_channel.hpp"
+
+namespace ostler::runtime {
+
+class Dispatcher {
+ public:
+  // Called when a worker has taken nothing for a while of what was handed to it. May not call back.
+  using WaitedFor = std::function<void(core::WorkerId)>;
+
+  Dispatcher(boost::asio::io_context& context, Listeners& listeners, Doorbell& doorbell,
+             WaitedFor waited_for);
+
+  // A pool as it is now: its listeners in their order, and the workers that are ready.
+  struct Pool {
+    config::DispatchPolicy policy = config::DispatchPolicy::kLeastConnections;
+    std::vector<std::string> keys;
+    std::map<core::WorkerId, std::shared_ptr<WorkerChannel>> workers;
+  };
+  // All pools that dispatch; others are forgotten, with what is left of theirs.
+  void serve(std::map<core::PoolId, Pool> pools);
+
+  void rung(const std::string& key);
+  void has_room(core::PoolId pool);
+  // Connections that wait for another worker: given back, or not taken by one that is gone.
+  void give_to_others(core::PoolId pool, std::vector<Connection> connections);
+  // How many connections it has not taken, and since when none was.
+  struct Waiting {
+    std::size_t count = 0;
+    core::Time since{};
+  };
+  [[nodiscard]] std::optional<Waiting> waiting(core::WorkerId worker) const;
+
+ private:
+  // A worker, during one turn.
+  struct Desk {
+    core::WorkerId worker;
+    WorkerChannel* channel = nullptr;
+    std::uint64_t room = 0;
+    std::uint64_t connections = 0;  // those on their way included
+    std::uint64_t busy = 0;         // requests, and connections on their way
+    std::uint64_t concurrency = 0;  // 0: it can do any number at a time
+    std::vector<Connection> batch;
+  };
+  struct State {
+    Pool pool;
+    std::deque<Connection> homeless;
+    std::vector<std::shared_ptr<WorkerChannel>> leaving;  // with something that they may yet take
+    std::uint64_t turn = 0;                               // whose it is
+    std::size_t next_key = 0;                             // of its listeners, which is asked next
+    bool posted = false;
+  };
+  void pump(core::PoolId id, State& state);
+  void pump_soon(core::PoolId id, State& state);
+  static std::vector<Desk> desks(State& state);
+  Desk* choose(State& state, std::vector<Desk>& desks);
+  std::optional<Connection> next(State& state);
+  std::optional<Connection> accept_from(State& state, std::size_t listener);
+  static bool deliver(State& state, Desk& desk);
+  void want_room(core::PoolId id, State& state);
+  void arm_doorbell(State& state);
+  void look_after(core::Duration wait);
+  void look();
+
+  boost::asio::io_context& context_;
+  Listeners& listeners_;
+  Doorbell& doorbell_;
+  WaitedFor waited_for_;
+  boost::asio::steady_timer timer_;
+  std::optional<core::Time> armed_;
+  std::map<core::PoolId, State> pools_;
+  std::map<core::WorkerId, core::Time> told_;
+  std::minstd_rand random_;
+  bool starved_ = false;  // accept has failed, and that was said
+};
+
+}  // namespace ostler::runtime
