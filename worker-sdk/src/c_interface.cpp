@@ -2,6 +2,8 @@
 // serve them.
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
@@ -33,6 +35,7 @@ class CWorker {
   CWorker() {
     arrived_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
     if (arrived_ < 0) throw std::system_error(errno, std::generic_category(), "create an eventfd");
+    worker_.offer(1, 1);
   }
   ~CWorker() {
     stop_accepting();
@@ -51,10 +54,13 @@ class CWorker {
   [[nodiscard]] bool is_private(int fd);
 
  private:
+  void count_thread();
   void start_accepting();
   void stop_accepting();
   int take_arrival();
+  void add_arrival(int fd);
   int receive();
+  int take_over(const channel_message& message);
   void wait() const;
 
   ostler::worker worker_;
@@ -65,12 +71,12 @@ class CWorker {
   std::set<int> private_;
   bool stopped_ = false;
   std::mutex acceptors_mutex_;
+  std::uint32_t threads_ = 0;  // that have waited here
   std::list<Acceptor> acceptors_;
 };
 
 int CWorker::accept() {
-  // The thread serves what it accepts, one at a time.
-  Scoreboard::hold_thread();
+  count_thread();
   static_cast<void>(worker_.channel_fd());  // it is watched from before the first request on
   worker_internals::of(worker_).scoreboard.beat();
   if (worker_.may_accept() && !worker_.stop_requested()) start_accepting();
@@ -79,7 +85,8 @@ int CWorker::accept() {
     if (const int fd = take_arrival(); fd >= 0) return fd;
     if (worker_.stop_requested()) {
       stop_accepting();
-      return take_arrival();
+      const int last = take_arrival();
+      return last >= 0 || !worker_.dispatched() ? last : receive();
     }
     if (const int fd = receive(); fd >= 0) {
       gate_.take();  // this thread waits no longer
@@ -87,6 +94,16 @@ int CWorker::accept() {
     }
     wait();
   }
+}
+
+// Each serves what it accepts, one at a time.
+void CWorker::count_thread() {
+  thread_local bool counted = false;
+  if (std::exchange(counted, true)) return;
+  Scoreboard::hold_thread();
+  const std::lock_guard lock(acceptors_mutex_);
+  ++threads_;
+  worker_.offer(threads_, threads_);
 }
 
 void CWorker::wait() const {
@@ -102,9 +119,7 @@ void CWorker::start_accepting() {
     acceptors_.emplace_back(gate_, listener.fd, [this](const Acceptor::Arrival& arrival) {
       worker_.connection_opened();
       const std::lock_guard inner(mutex_);
-      arrivals_.push_back(arrival.fd);
-      const std::uint64_t one = 1;
-      [[maybe_unused]] const ssize_t written = ::write(arrived_, &one, sizeof one);
+      add_arrival(arrival.fd);
     });
   }
 }
@@ -115,6 +130,12 @@ void CWorker::stop_accepting() {
   worker_.stopping();
   gate_.close();
   acceptors_.clear();
+}
+
+void CWorker::add_arrival(int fd) {
+  arrivals_.push_back(fd);
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(arrived_, &one, sizeof one);
 }
 
 int CWorker::take_arrival() {
@@ -128,18 +149,35 @@ int CWorker::take_arrival() {
 
 int CWorker::receive() {
   std::unique_lock lock(mutex_);
-  const auto message = worker_.receive();
+  auto message = worker_.receive();
   if (message.what == channel_message::kind::connection) {
-    if (message.is_private) {
-      private_.insert(message.fd);
-    } else {
-      worker_.connection_opened();
+    const int fd = take_over(message);
+    // Those that came together with it are for the other threads that wait.
+    while (worker_internals::of(worker_).channel.has_more()) {
+      message = worker_.receive();
+      if (const int more = take_over(message); more >= 0) add_arrival(more);
     }
-    return message.fd;
+    return fd;
   }
   lock.unlock();  // which the acceptors take
   if (message.what == channel_message::kind::may_accept) start_accepting();
   return -1;
+}
+
+// -1: it has been given back.
+int CWorker::take_over(const channel_message& message) {
+  if (message.is_dispatched) {
+    const bool drains = worker_internals::of(worker_).draining;
+    if (drains && worker_.give_back(message.fd, message.listener)) return -1;
+    int off = 0;
+    ::ioctl(message.fd, FIONBIO, &off);
+  }
+  if (message.is_private) {
+    private_.insert(message.fd);
+  } else {
+    worker_.connection_opened();
+  }
+  return message.fd;
 }
 
 bool CWorker::is_private(int fd) {
@@ -148,11 +186,15 @@ bool CWorker::is_private(int fd) {
 }
 
 bool CWorker::close_connection(int fd) {
+  bool is_private = false;
   {
     // Before it is closed: then its number is another's.
     const std::lock_guard lock(mutex_);
-    if (private_.erase(fd) == 0) worker_.connection_closed();
+    is_private = private_.erase(fd) > 0;
   }
+  // The manager may still have it open.
+  if (!is_private && worker_.dispatched()) ::shutdown(fd, SHUT_RDWR);
+  if (!is_private) worker_.connection_closed();
   return ::close(fd) == 0;
 }
 

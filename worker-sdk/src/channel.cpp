@@ -1,12 +1,14 @@
 #include "channel.hpp"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -25,8 +27,8 @@ namespace {
 
 static_assert(sizeof(ostler_scoreboard) == OSTLER_SCOREBOARD_SIZE);
 
-// A manager has no reason to send more than one; what is beyond is closed by the kernel.
-constexpr std::size_t kMostDescriptors = 4;
+// While the manager's queue is full, or too many descriptors are under way in the system.
+constexpr int kRetryMs = 5;
 
 // The descriptor that a variable names, made close-on-exec; -1 if it is not set.
 int take_descriptor(const char* variable) {
@@ -74,19 +76,17 @@ ostler_scoreboard* map_page(int descriptor) {
   throw std::runtime_error("the scoreboard is of another version than this worker's SDK");
 }
 
-// The first of the descriptors that came along; the others are closed.
-int take_first(msghdr& header) {
-  int first = -1;
+// The descriptors that came along, as far as there is room; the kernel has closed the others.
+template <std::size_t Size>
+std::size_t take_all(msghdr& header, std::array<int, Size>& descriptors) {
+  std::size_t taken = 0;
   for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr; part = CMSG_NXTHDR(&header, part)) {
     if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
-    const std::size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (std::size_t i = 0; i < count; ++i) {
-      int descriptor = -1;
-      std::memcpy(&descriptor, CMSG_DATA(part) + i * sizeof descriptor, sizeof descriptor);
-      first < 0 ? void(first = descriptor) : void(::close(descriptor));
-    }
+    const std::size_t count = std::min((part->cmsg_len - CMSG_LEN(0)) / sizeof(int), Size - taken);
+    std::memcpy(&descriptors[taken], CMSG_DATA(part), count * sizeof(int));
+    taken += count;
   }
-  return first;
+  return taken;
 }
 
 bool is_stream_socket(int descriptor) {
@@ -95,15 +95,8 @@ bool is_stream_socket(int descriptor) {
   return ::getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
 }
 
-// Nothing, if it is none that this version knows.
-channel_message understand(const ostler_message& message, int descriptor) {
-  using kind = channel_message::kind;
-  if (message.type == OSTLER_CONNECTION && descriptor >= 0 && is_stream_socket(descriptor)) {
-    return {kind::connection, descriptor, (message.count & OSTLER_PRIVATE) != 0};
-  }
-  if (descriptor >= 0) ::close(descriptor);
-  if (message.type == OSTLER_ACCEPT && descriptor < 0) return {kind::may_accept};
-  return {};
+void close_all(std::span<const int> descriptors) {
+  for (const int each : descriptors) ::close(each);
 }
 
 }  // namespace
@@ -138,9 +131,15 @@ Channel Channel::take() {
 }
 
 Channel::Channel(Channel&& other) noexcept
-    : socket_(std::exchange(other.socket_, -1)), page_(std::exchange(other.page_, nullptr)) {}
+    : socket_(std::exchange(other.socket_, -1)),
+      page_(std::exchange(other.page_, nullptr)),
+      batch_(other.batch_),
+      next_(other.next_),
+      end_(std::exchange(other.end_, other.next_)),
+      batch_listener_(other.batch_listener_) {}
 
 Channel::~Channel() {
+  close_all({batch_.data() + next_, end_ - next_});
   if (socket_ >= 0) ::close(socket_);
 }
 
@@ -153,11 +152,37 @@ bool Channel::send(std::uint32_t type, std::uint64_t value) const noexcept {
   return true;
 }
 
-channel_message Channel::receive(bool& ended) const noexcept {
+bool Channel::hand_back(std::span<const int> connections, std::uint64_t listener,
+                        std::chrono::steady_clock::time_point deadline) const noexcept {
+  const std::size_t size = connections.size_bytes();
+  ostler_message message{OSTLER_RETURN, static_cast<std::uint32_t>(connections.size()), listener};
+  iovec part{&message, sizeof message};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(Descriptors))> control{};
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  header.msg_control = control.data();
+  header.msg_controllen = CMSG_SPACE(size);
+  cmsghdr* const rights = CMSG_FIRSTHDR(&header);
+  rights->cmsg_level = SOL_SOCKET;
+  rights->cmsg_type = SCM_RIGHTS;
+  rights->cmsg_len = CMSG_LEN(size);
+  std::memcpy(CMSG_DATA(rights), connections.data(), size);
+  while (::sendmsg(socket_, &header, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+    const bool is_full = errno == EAGAIN || errno == ENOBUFS || errno == ETOOMANYREFS;
+    if (errno == EINTR) continue;
+    if (!is_full || std::chrono::steady_clock::now() >= deadline) return false;
+    ::poll(nullptr, 0, kRetryMs);
+  }
+  return true;
+}
+
+channel_message Channel::receive(bool& ended) noexcept {
   while (socket_ >= 0) {
+    if (next_ < end_) return next_of_batch();
     ostler_message message{};
     iovec part{&message, sizeof message};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMostDescriptors)> control{};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(Descriptors))> control;
     msghdr header{};
     header.msg_iov = &part;
     header.msg_iovlen = 1;
@@ -167,14 +192,57 @@ channel_message Channel::receive(bool& ended) const noexcept {
     if (size < 0 && errno == EINTR) continue;
     // A packet of no bytes looks the same as the end.
     ended = size == 0 || (size < 0 && errno != EAGAIN);
-    const int descriptor = size < 0 ? -1 : take_first(header);
-    if (size <= 0 && descriptor >= 0) ::close(descriptor);
-    if (size <= 0) return {};
-    const bool whole = size == sizeof message && (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0;
-    const auto understood = understand(whole ? message : ostler_message{}, descriptor);
-    if (understood.what != channel_message::kind::nothing) return understood;
+    if (size < 0) return {};
+    Descriptors descriptors;
+    const std::size_t count = take_all(header, descriptors);
+    // Of connections that found no room in this process's table some may have come all the same.
+    const bool is_cut = (header.msg_flags & MSG_TRUNC) != 0 ||
+                        ((header.msg_flags & MSG_CTRUNC) != 0 && message.type != OSTLER_DISPATCH);
+    const bool whole = size == sizeof message && !is_cut;
+    const auto understood = understand(whole ? message : ostler_message{}, descriptors, count);
+    if (size == 0 || understood.what != channel_message::kind::nothing) return understood;
   }
   return {};
+}
+
+// Nothing, if it is none that this version knows.
+channel_message Channel::understand(const ostler_message& message, const Descriptors& descriptors,
+                                    std::size_t count) noexcept {
+  using kind = channel_message::kind;
+  if (message.type == OSTLER_DISPATCH) return take_batch(message, descriptors, count);
+  if (message.type == OSTLER_CONNECTION && count > 0 && is_stream_socket(descriptors[0])) {
+    close_all({descriptors.data() + 1, count - 1});
+    return {kind::connection, descriptors[0], (message.count & OSTLER_PRIVATE) != 0};
+  }
+  close_all({descriptors.data(), count});
+  if (count > 0) return {};
+  if (message.type == OSTLER_ACCEPT) return {kind::may_accept};
+  if (message.type == OSTLER_DRAIN) return {kind::drain};
+  return {};
+}
+
+// All that were sent are taken, also those for which this process has no descriptors: the manager
+// counts them off in the order in which it sent them.
+channel_message Channel::take_batch(const ostler_message& message, const Descriptors& descriptors,
+                                    std::size_t count) noexcept {
+  const std::size_t sent = std::min<std::size_t>(message.count, OSTLER_BATCH);
+  std::atomic_ref(page_->taken).fetch_add(sent, std::memory_order_release);
+  if (count < sent) {
+    std::fprintf(stderr, "take connections: of %zu only %zu, for want of descriptors\n", sent,
+                 count);
+  }
+  batch_ = descriptors;
+  next_ = 0;
+  end_ = count;
+  batch_listener_ = message.value;
+  return count > 0 ? next_of_batch() : channel_message{};
+}
+
+channel_message Channel::next_of_batch() noexcept {
+  return {.what = channel_message::kind::connection,
+          .fd = batch_[next_++],
+          .is_dispatched = true,
+          .listener = batch_listener_};
 }
 
 }  // namespace ostler

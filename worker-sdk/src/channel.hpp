@@ -5,7 +5,11 @@
 // time.
 #pragma once
 
+#include <array>
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "ostler/protocol.h"
@@ -13,7 +17,7 @@
 
 namespace ostler {
 
-// Owns two descriptors.
+// Owns its descriptor, and those of connections that were taken from it and not yet given.
 class Channel {
  public:
   // What the environment promises, taken out of it. To be called before anything is opened, which
@@ -33,14 +37,35 @@ class Channel {
   // False if the manager's queue is full: to be tried again. Does not block.
   bool send(std::uint32_t type, std::uint64_t value = 0) const noexcept;
 
-  // Skips what is malformed. `ended` is set when the manager has closed its end.
-  channel_message receive(bool& ended) const noexcept;
+  // Connections, OSTLER_BATCH at most, for another worker; `listener` as they came. They stay the
+  // caller's, to be closed if this succeeds. Waits for the manager's queue until `deadline`. False:
+  // none of them was handed back.
+  bool hand_back(std::span<const int> connections, std::uint64_t listener,
+                 std::chrono::steady_clock::time_point deadline) const noexcept;
+
+  // Skips what is malformed. `ended` is set when the manager has closed its end. Of connections
+  // that came together one after the other is given; they are on the page as taken before the first
+  // is. Does not block.
+  channel_message receive(bool& ended) noexcept;
+  // Whether the next receive() gives one that came together with the last.
+  [[nodiscard]] bool has_more() const noexcept { return next_ < end_; }
 
  private:
+  using Descriptors = std::array<int, OSTLER_BATCH>;
+
   Channel() = default;
+  channel_message understand(const ostler_message& message, const Descriptors& descriptors,
+                             std::size_t count) noexcept;
+  channel_message take_batch(const ostler_message& message, const Descriptors& descriptors,
+                             std::size_t count) noexcept;
+  channel_message next_of_batch() noexcept;
 
   int socket_ = -1;
   ostler_scoreboard* page_ = nullptr;
+  Descriptors batch_{};  // from next_ to end_: still to be given
+  std::size_t next_ = 0;
+  std::size_t end_ = 0;
+  std::uint64_t batch_listener_ = 0;
 };
 
 }  // namespace ostler

@@ -49,11 +49,19 @@ struct worker::state {
   // The pool's settings, not yet understood.
   std::string options = environment::take(OSTLER_ENV_WORKER_OPTIONS).value_or("");
   std::atomic<bool> may_accept{environment::take(OSTLER_ENV_WARMUP) != "1"};
-  std::atomic<bool> watched{false};  // channel_fd() has been asked for
+  const bool dispatched{environment::take(OSTLER_ENV_ACCEPT) == "dispatch" && channel.connected()};
+  std::atomic<bool> watched{false};   // channel_fd() has been asked for
+  std::atomic<bool> draining{false};  // the manager has said so over the channel
+  std::atomic<bool> channel_ended{false};
   Scoreboard scoreboard;
   ChannelEvents events{channel, scoreboard};
 
   explicit state(std::initializer_list<int> stop_signals);
+
+  // What worker::receive() does, but for the sign of life.
+  channel_message receive() noexcept;
+  // A connection has been closed: another may be waiting for its room.
+  void offer_room() noexcept;
 };
 
 struct worker_internals {

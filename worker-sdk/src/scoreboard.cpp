@@ -9,7 +9,6 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <limits>
 #include <new>
 #include <system_error>
 
@@ -82,9 +81,11 @@ Scoreboard::~Scoreboard() {
   if (channel_.page() == nullptr) ::munmap(&page_, OSTLER_SCOREBOARD_SIZE);
 }
 
-void Scoreboard::describe(std::uint32_t worker_class, std::uint32_t capacity) noexcept {
+void Scoreboard::describe(std::uint32_t worker_class, std::uint32_t capacity,
+                          std::uint32_t concurrency) noexcept {
   store(page_.worker_class, worker_class);
   store(page_.capacity, capacity);
+  store(page_.concurrency, std::uint64_t{concurrency});
 }
 
 void Scoreboard::watch() noexcept {
@@ -115,6 +116,7 @@ void Scoreboard::tick() noexcept {
   std::uint64_t expirations = 0;
   if (timer_ < 0 || ::read(timer_, &expirations, sizeof expirations) != sizeof expirations) return;
   store(page_.beat, now());
+  if (room_unsaid_.exchange(false)) offer_room();
   const std::uint64_t seen = load(page_.requests) + uncounted_.load(std::memory_order_relaxed);
   if (load(page_.active) > 0 || seen != last_seen_) {
     last_seen_ = seen;
@@ -144,8 +146,20 @@ void Scoreboard::connection_opened() noexcept {
   add(page_.connections, std::uint64_t{1});
 }
 
+// The manager sets `wanted` and then looks whether there is room after all, here room is made
+// before `wanted` is looked at: with both in one order for all, one of the two sees the other's.
 void Scoreboard::connection_closed() noexcept {
-  add(page_.connections, std::numeric_limits<std::uint64_t>::max());  // minus one
+  std::atomic_ref(page_.connections).fetch_sub(1, std::memory_order_seq_cst);
+}
+
+void Scoreboard::offer_room() noexcept {
+  const std::atomic_ref wanted(page_.wanted);
+  if (wanted.load(std::memory_order_seq_cst) == 0) return;
+  if (wanted.exchange(0, std::memory_order_seq_cst) == 0) return;
+  if (channel_.send(OSTLER_ROOM)) return;
+  // Whoever looks next says it, and that is the next tick at the latest.
+  wanted.store(1, std::memory_order_seq_cst);
+  room_unsaid_ = true;
 }
 
 void Scoreboard::begin(in_flight& request, std::string_view method,

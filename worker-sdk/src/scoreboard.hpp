@@ -41,8 +41,10 @@ class Scoreboard {
   Scoreboard(const Scoreboard&) = delete;
   Scoreboard& operator=(const Scoreboard&) = delete;
 
-  // Once, before there are requests: OSTLER_CLASS_…, and how many connections are enough.
-  void describe(std::uint32_t worker_class, std::uint32_t capacity) noexcept;
+  // Before there are requests: OSTLER_CLASS_…, how many connections are enough, and how many
+  // requests are served at the same time (0: its CPU is the limit).
+  void describe(std::uint32_t worker_class, std::uint32_t capacity,
+                std::uint32_t concurrency) noexcept;
 
   // From now on the loop waits for timer_fd() and calls tick() when it is readable.
   void watch() noexcept;
@@ -57,6 +59,9 @@ class Scoreboard {
 
   void connection_opened() noexcept;
   void connection_closed() noexcept;
+  // After that: tells the manager, if a connection waits for room. Once for each time that the
+  // manager has said so.
+  void offer_room() noexcept;
 
   // What in_flight does.
   void begin(in_flight& request, std::string_view method, std::string_view target) noexcept;
@@ -99,6 +104,7 @@ class Scoreboard {
   int timer_ = -1;
   std::atomic<bool> asleep_{false};  // the next request wakes the manager
   std::atomic<bool> worn_{false};
+  std::atomic<bool> room_unsaid_{false};     // the manager's queue was full
   std::atomic<std::uint64_t> entries_{0};    // one bit each, 1: in use
   std::atomic<std::uint64_t> uncounted_{0};  // private requests that ended
   std::uint64_t last_seen_ = 0;              // of tick()

@@ -165,14 +165,41 @@ int worker::channel_fd() const noexcept {
   return state_->events.fd();
 }
 
+channel_message worker::state::receive() noexcept {
+  bool ended = false;
+  const auto message = channel.receive(ended);
+  if (ended) {
+    // The kernel's signal tells of the manager's death.
+    events.forget(channel);
+    channel_ended = true;
+  }
+  if (message.what == channel_message::kind::may_accept) may_accept = true;
+  if (message.what == channel_message::kind::drain) draining = true;
+  return message;
+}
+
+void worker::state::offer_room() noexcept {
+  if (!draining && stop.requests() == 0) scoreboard.offer_room();
+}
+
 channel_message worker::receive() const noexcept {
   state_->scoreboard.tick();
-  bool ended = false;
-  const auto message = state_->channel.receive(ended);
-  // The kernel's signal tells of the manager's death.
-  if (ended) state_->events.forget(state_->channel);
-  if (message.what == channel_message::kind::may_accept) state_->may_accept = true;
-  return message;
+  return state_->receive();
+}
+
+bool worker::dispatched() const noexcept {
+  return state_->dispatched;
+}
+
+void worker::offer(std::uint32_t connections, std::uint32_t at_once) const noexcept {
+  state_->scoreboard.describe(OSTLER_CLASS_OTHER, connections, at_once);
+}
+
+bool worker::give_back(int fd, std::uint64_t listener) const noexcept {
+  const auto deadline = std::chrono::steady_clock::now() + kGiveBackPatience;
+  if (!state_->channel.hand_back({&fd, 1}, listener, deadline)) return false;
+  ::close(fd);
+  return true;
 }
 
 bool worker::may_accept() const noexcept {
@@ -185,6 +212,7 @@ void worker::connection_opened() const noexcept {
 
 void worker::connection_closed() const noexcept {
   state_->scoreboard.connection_closed();
+  state_->offer_room();
 }
 
 in_flight::in_flight(const worker& worker, std::string_view what, bool is_private) noexcept

@@ -50,11 +50,18 @@ struct channel_message {
   enum class kind {
     nothing,     // there is no message now
     connection,  // one to serve
-    may_accept   // the warm-up is over: begin to accept
+    may_accept,  // the warm-up is over: begin to accept
+    drain        // the stop signal follows: what is_dispatched and idle can be given back
   };
   kind what = kind::nothing;
-  int fd = -1;  // of the connection: a stream socket, close-on-exec; the program's to close
+  // Of the connection: a stream socket, close-on-exec; the program's to close. Whether it is
+  // non-blocking is not said.
+  int fd = -1;
   bool is_private = false;  // the manager's own, for a health check or a warm-up
+  // A client's (`accept: dispatch`). The manager may keep it open for a while: before it is closed,
+  // it must be shut down (shutdown(2), SHUT_RDWR), or the client does not see the end at once.
+  bool is_dispatched = false;
+  std::uint64_t listener = 0;  // then: by which of the pool's listeners it came, from 0
 };
 
 // A request being served, from the constructor to the destructor: it is counted and named on the
@@ -114,6 +121,8 @@ class worker {
   // How long telling the manager something may block when its socket's queue is full.
   static constexpr std::chrono::seconds kNotifyPatience{5};
   static constexpr int kReadyAttempts = 12;
+  // The same for give_back().
+  static constexpr std::chrono::milliseconds kGiveBackPatience{500};
   // A longer status text is cut, in bytes.
   static constexpr std::size_t kStatusLimit = 1024;
 
@@ -187,12 +196,28 @@ class worker {
   // `timeouts.request` from then on, and needs no heartbeat().
   [[nodiscard]] int channel_fd() const noexcept;
 
-  // Does not block. Anything malformed is dropped.
+  // Does not block. Anything malformed is dropped. In one thread at a time.
   [[nodiscard]] channel_message receive() const noexcept;
 
   // False as long as this worker is to be warmed up: it says ready() all the same, serves the
   // connections that it receives, and accepts none before it received `may_accept`.
   [[nodiscard]] bool may_accept() const noexcept;
+
+  // True if this worker has no listeners, because the manager accepts and receive() gives the
+  // connections (`accept: dispatch`). How many there are at a time is decided by what offer() said
+  // and connection_opened() and connection_closed() count; so say them. How many came is told by
+  // receive() itself.
+  [[nodiscard]] bool dispatched() const noexcept;
+
+  // How many connections this worker will have open, and how many requests it serves at the same
+  // time; 0: as many as its CPU can. To be said before ready().
+  void offer(std::uint32_t connections, std::uint32_t at_once) const noexcept;
+
+  // For a connection that is_dispatched and waits for its next request, after receive() gave
+  // `drain`: another worker goes on with it. `listener` as receive() said. All that was read from
+  // it must have been answered. Its descriptor has been closed if this is true; if it is false, the
+  // connection is to be drained as any other.
+  bool give_back(int fd, std::uint64_t listener) const noexcept;
 
   // For the counters that the manager shows. What receive() gave as private is not counted.
   void connection_opened() const noexcept;

@@ -10,6 +10,7 @@
 
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/error.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -79,6 +80,8 @@ Session::Session(Socket socket, const Service& service, serving::Origin origin)
   request_.is_private_ = origin_.is_private;
   request_.stop_token_ = service_.engine.stop_token();
   request_.session_ = this;
+  if (!origin_.is_dispatched) return;
+  leaving_.emplace(service_.engine.hand_back_token(), [this] { leave_if_idle(); });
 }
 
 // --- Reading a request ---------------------------------------------------------------------------
@@ -87,16 +90,36 @@ void Session::await_request() {
   parser_.reset();
   skip_empty_lines(buffer_);
   if (buffer_.size() > 0) return read_header();
+  if (service_.engine.hands_back(origin_)) return hand_back();
   forget_request();
   const auto& options = service_.options;
   // Without keep-alive this is the first request, which may take its time all the same.
   enter(Phase::kIdle, service_.keeps_alive() ? options.keepalive : options.header_timeout);
   socket_.async_read_some(buffer_.prepare(kReadSize),
                           [self = shared_from_this()](const Error& error, std::size_t size) {
-                            if (error) return self->close();
+                            if (error) return self->on_no_request(error);
                             self->buffer_.commit(size);
                             self->read_header();
                           });
+}
+
+// The read may have got something already, and only not been told yet: then it is a request like
+// any other. What comes from now on stays in the socket and goes with it.
+void Session::leave_if_idle() {
+  Error ignored;
+  if (phase_ == Phase::kIdle) socket_.cancel(ignored);
+}
+
+void Session::on_no_request(const Error& error) {
+  const bool leaves = error == asio::error::operation_aborted && phase_ == Phase::kIdle &&
+                      service_.engine.hands_back(origin_);
+  leaves ? hand_back() : close();
+}
+
+void Session::hand_back() {
+  phase_ = Phase::kClosed;
+  timer_.cancel();
+  service_.engine.hand_back(socket_, origin_);
 }
 
 // There may be many idle connections, and they should not hold what was sent on them last.
@@ -453,6 +476,8 @@ void Session::refuse(status status) {
 bool Session::may_keep_alive() {
   if (!wants_keep_alive(request_) || !service_.keeps_alive()) return false;
   if (!service_.engine.draining()) return true;
+  const bool goes_back = service_.engine.hands_back(origin_);
+  if (goes_back && buffer_.size() == 0) return true;
   Error ignored;
   const bool pipelined = buffer_.size() > 0 || socket_.available(ignored) > 0;
   return pipelined && ++answered_while_draining_ <= kPipelinedWhileDraining;
@@ -527,8 +552,7 @@ void Session::linger() {
 void Session::close() {
   if (phase_ == Phase::kClosed) return;
   phase_ = Phase::kClosed;
-  Error ignored;
-  upgraded_ ? upgraded_->socket().close(ignored) : socket_.close(ignored);
+  serving::Engine::close(upgraded_ ? upgraded_->socket() : socket_, origin_);
   timer_.cancel();
   service_.engine.ended(origin_);
 }

@@ -4,7 +4,8 @@
 // only ever closed with its last answer marked "Connection: close" and the peer given time to read
 // it, or after it was idle for the whole keep-alive period with nothing left to read: a client that
 // sends the next request when it has the answer to the last one never finds the connection closed
-// under it.
+// under it. One that the manager gave goes back to it, open, when its worker drains and nothing of
+// the next request has been read.
 //
 // It lives on the loop. In class threads the handler, and a stream that blocks, run on a thread of
 // the pool; meanwhile (kHandling) the loop leaves the connection alone.
@@ -14,8 +15,10 @@
 
 #include <chrono>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 
 #include <boost/beast/core/flat_buffer.hpp>
@@ -44,6 +47,9 @@ class Session : public std::enable_shared_from_this<Session> {
   enum class Phase { kIdle, kReading, kHandling, kWriting, kLingering, kClosed };
 
   void await_request();
+  void on_no_request(const Error& error);
+  void leave_if_idle();
+  void hand_back();
   void forget_request();
   void read_header();
   void make_parser();
@@ -115,6 +121,9 @@ class Session : public std::enable_shared_from_this<Session> {
   Clock::time_point patience_ends_;
   std::optional<connection> upgraded_;
   Clock::time_point begun_;
+
+  // Of one that may be handed back. The last: it uses the others.
+  std::optional<std::stop_callback<std::function<void()>>> leaving_;
 };
 
 }  // namespace ostler::http

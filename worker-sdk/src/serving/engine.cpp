@@ -1,10 +1,13 @@
 #include "serving/engine.hpp"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -21,8 +24,10 @@
 namespace ostler::serving {
 namespace {
 
-// Messages taken in one turn of the loop; the others wait for the next.
-constexpr int kMessagesPerTurn = 64;
+// What the manager had sent before it asked to stop is heard first; so many messages of it.
+constexpr int kHeardBeforeStop = 1024;
+// For all connections of one turn, while the manager's queue is full.
+constexpr std::chrono::milliseconds kReturnPatience{500};
 // Clients that do not close their end have this many connections beyond the limit for a while.
 constexpr std::size_t kMostOver = 64;
 
@@ -94,16 +99,23 @@ Engine::Engine(ostler::worker& worker, serve_options options,
       kind_(choose_class(options, able)),
       stop_event_(context_, worker.stop_fd()),
       channel_event_(context_),
+      timer_event_(context_),
       gate_(static_cast<long>(options_.connections)) {
-  scoreboard_.describe(class_number(kind_), static_cast<std::uint32_t>(options_.connections));
+  const int at_once = kind_ == worker_class::sync      ? 1
+                      : kind_ == worker_class::threads ? options_.threads
+                                                       : 0;
+  scoreboard_.describe(class_number(kind_), static_cast<std::uint32_t>(options_.connections),
+                       static_cast<std::uint32_t>(at_once));
 }
 
 Engine::~Engine() {
   stop_accepting();
   if (pool_) pool_->join();
   // These descriptors are the worker's.
-  stop_event_.release();
-  if (channel_event_.is_open()) channel_event_.release();
+  for (auto* each : {&stop_event_, &channel_event_, &timer_event_}) {
+    if (each->is_open()) each->release();
+  }
+  for (const auto& each : returning_) ::close(each.fd);
   for (const int each : listeners_) ::close(each);
   if (!own_path_.empty()) ::unlink(own_path_.c_str());
 }
@@ -119,8 +131,10 @@ void Engine::run(OnConnection on_connection) {
   worker_internals::of(worker_).stop.leave_at_second(kFailed);
   watch_stop();
   if (worker_.channel_fd() >= 0) {
-    channel_event_.assign(worker_.channel_fd());
+    channel_event_.assign(worker_internals::of(worker_).channel.fd());
+    timer_event_.assign(scoreboard_.timer_fd());
     watch_channel();
+    watch_timer();
   }
   if (worker_.may_accept()) start_accepting();
   if (!worker_.ready() && worker_.managed()) {
@@ -138,7 +152,7 @@ void Engine::open_listeners() {
     listeners_.push_back(own.fd);
     own_path_ = own.path;
   }
-  if (listeners_.empty()) {
+  if (listeners_.empty() && !worker_.dispatched()) {
     throw std::invalid_argument(
         "no listener was inherited; to run without a manager, give --listen tcp://IP:PORT");
   }
@@ -161,39 +175,43 @@ void Engine::stop_accepting() {
 }
 
 void Engine::arrive(const Acceptor::Arrival& arrival) {
-  const Origin origin{.peer = to_endpoint(arrival.peer, arrival.peer_size)};
   scoreboard_.connection_opened();
-  Socket socket(context_);
-  Error error;
-  socket.assign(Protocol(arrival.family, 0), arrival.fd, error);
-  if (!error) return give(std::move(socket), origin);
-  ::close(arrival.fd);
-  std::fprintf(stderr, "serve a connection: %s\n", error.message().c_str());
-  ended(origin);
+  adopt(arrival.fd, arrival.family, {.peer = to_endpoint(arrival.peer, arrival.peer_size)});
 }
 
 void Engine::take_over(const channel_message& message) {
-  Acceptor::Arrival arrival;
-  arrival.fd = message.fd;
-  socklen_t size = sizeof arrival.peer;
-  sockaddr_storage own{};
-  if (::getsockname(message.fd, reinterpret_cast<sockaddr*>(&own), &size) != 0) size = 0;
-  Origin origin{.is_private = message.is_private, .is_accepted = false, .peer = {}};
-  if (::getpeername(message.fd, reinterpret_cast<sockaddr*>(&arrival.peer), &arrival.peer_size) ==
-      0) {
-    origin.peer = to_endpoint(arrival.peer, arrival.peer_size);
+  Origin origin{.is_private = message.is_private,
+                .is_dispatched = message.is_dispatched,
+                .listener = message.listener,
+                .peer = {}};
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (::getpeername(message.fd, reinterpret_cast<sockaddr*>(&address), &size) == 0) {
+    origin.peer = to_endpoint(address, size);
+  } else if (size = sizeof address;  // its client is gone already
+             ::getsockname(message.fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+    address.ss_family = AF_UNSPEC;
   }
   ++open_;
   if (!origin.is_private) {
     gate_.take();
     scoreboard_.connection_opened();
   }
+  if (hands_back(origin)) return return_later(message.fd, origin);
+  if (origin.is_dispatched && address.ss_family != AF_UNIX) {
+    const int on = 1;
+    ::setsockopt(message.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  }
+  adopt(message.fd, address.ss_family, origin);
+}
+
+void Engine::adopt(int fd, int family, const Origin& origin) {
   Socket socket(context_);
   Error error;
-  socket.assign(Protocol(own.ss_family, 0), message.fd, error);
+  socket.assign(Protocol(family, 0), fd, error);
   if (!error) return give(std::move(socket), origin);
-  ::close(message.fd);
-  std::fprintf(stderr, "serve a connection of the manager's: %s\n", error.message().c_str());
+  ::close(fd);
+  std::fprintf(stderr, "serve a connection: %s\n", error.message().c_str());
   ended(origin);
 }
 
@@ -211,6 +229,7 @@ void Engine::over(Origin& origin) {
   origin.is_over = true;
   ++over_;
   scoreboard_.connection_closed();
+  worker_internals::of(worker_).offer_room();
   gate_.give();
 }
 
@@ -220,9 +239,60 @@ void Engine::ended(const Origin& origin) {
     --over_;
   } else if (!origin.is_private) {
     scoreboard_.connection_closed();
+    worker_internals::of(worker_).offer_room();
     gate_.give();
   }
   finish_if_drained();
+}
+
+void Engine::close(Socket& socket, const Origin& origin) {
+  Error ignored;
+  if (origin.is_dispatched) socket.shutdown(Socket::shutdown_both, ignored);
+  socket.close(ignored);
+}
+
+void Engine::hand_back(Socket& socket, const Origin& origin) {
+  Error error;
+  const int fd = socket.release(error);
+  if (!error) return return_later(fd, origin);
+  close(socket, origin);
+  ended(origin);
+}
+
+// With all others of this turn, in few messages.
+void Engine::return_later(int fd, const Origin& origin) {
+  if (returning_.empty()) asio::post(context_, [this] { return_all(); });
+  returning_.push_back({fd, origin});
+}
+
+void Engine::return_all() {
+  auto all = std::exchange(returning_, {});
+  std::ranges::stable_sort(all, {}, [](const Returning& each) { return each.origin.listener; });
+  const auto deadline = Clock::now() + kReturnPatience;
+  for (auto first = all.begin(); first != all.end();) {
+    const auto most = first + std::min<std::ptrdiff_t>(OSTLER_BATCH, all.end() - first);
+    const auto last = std::find_if(first, most, [&](const Returning& each) {
+      return each.origin.listener != first->origin.listener;
+    });
+    return_batch({first, last}, deadline);
+    first = last;
+  }
+}
+
+void Engine::return_batch(std::span<const Returning> batch, Clock::time_point deadline) {
+  std::vector<int> descriptors;
+  for (const auto& each : batch) descriptors.push_back(each.fd);
+  const auto& channel = worker_internals::of(worker_).channel;
+  // Once it failed, nobody is there to take them: they are drained as others are.
+  hands_back_ = hands_back_ && channel.hand_back(descriptors, batch[0].origin.listener, deadline);
+  for (const auto& each : batch) {
+    if (hands_back_) {
+      ::close(each.fd);
+      ended(each.origin);
+    } else {
+      adopt(each.fd, each.origin.peer.protocol().family(), each.origin);
+    }
+  }
 }
 
 void Engine::watch_stop() {
@@ -236,30 +306,55 @@ void Engine::on_stop() {
   worker_.stopping();
   stop_accepting();
   worker_.status("draining " + std::to_string(open_) + " connections");
+  if (channel_event_.is_open()) hear(kHeardBeforeStop);
   stop_.request_stop();
   finish_if_drained();
 }
 
+// Each is one message for each wake-up: a connection costs no second look, by which nothing is
+// found, and one that is busy with a connection leaves the others to be given to somebody else.
 void Engine::watch_channel() {
+  if (worker_internals::of(worker_).channel_ended || (draining() && open_ == 0)) return;
   channel_event_.async_wait(Descriptor::wait_read, [this](const Error& error) {
-    if (!error) on_channel();
+    if (error) return;
+    hear(1);
+    watch_channel();
   });
 }
 
-void Engine::on_channel() {
+void Engine::watch_timer() {
+  timer_event_.async_wait(Descriptor::wait_read, [this](const Error& error) {
+    if (error) return;
+    scoreboard_.tick();
+    if (!draining() || open_ > 0) watch_timer();
+  });
+}
+
+// Takes what the manager has sent, so many messages at most, and all connections of each.
+void Engine::hear(int most) {
   using kind = channel_message::kind;
-  for (int i = 0; i < kMessagesPerTurn; ++i) {
-    const auto message = worker_.receive();
-    if (message.what == kind::nothing) break;
+  auto& state = worker_internals::of(worker_);
+  int heard = 0;
+  for (auto message = state.receive(); message.what != kind::nothing; message = state.receive()) {
     if (message.what == kind::may_accept) start_accepting();
     if (message.what == kind::connection) take_over(message);
+    if (message.what == kind::drain) begin_to_hand_back();
+    if (++heard >= most && !state.channel.has_more()) return;
   }
-  if (!draining() || open_ > 0) watch_channel();
+}
+
+void Engine::begin_to_hand_back() {
+  if (!worker_.dispatched() || hand_back_.stop_requested()) return;
+  hands_back_ = true;
+  hand_back_.request_stop();
 }
 
 void Engine::finish_if_drained() {
+  if (!draining() || open_ > 0) return;
   // With this, nothing is left to wait for, and run() returns.
-  if (draining() && open_ == 0 && channel_event_.is_open()) channel_event_.cancel();
+  for (auto* each : {&channel_event_, &timer_event_}) {
+    if (each->is_open()) each->cancel();
+  }
 }
 
 }  // namespace ostler::serving

@@ -11,11 +11,13 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <initializer_list>
 #include <list>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <utility>
@@ -35,9 +37,10 @@ namespace ostler::serving {
 
 // Where a connection came from.
 struct Origin {
-  bool is_private = false;  // the manager's own: served like any other, but not counted
-  bool is_accepted = true;  // else it was handed over
-  bool is_over = false;     // see Engine::over()
+  bool is_private = false;     // the manager's own: served like any other, but not counted
+  bool is_dispatched = false;  // the manager accepted it, and may keep it open for a while
+  bool is_over = false;        // see Engine::over()
+  std::uint64_t listener = 0;  // of one that is dispatched
   Endpoint peer;
 };
 
@@ -70,6 +73,20 @@ class Engine {
   // The connection has been closed, or will not be waited for.
   void ended(const Origin& origin);
 
+  // Closes the socket so that the client sees it, whoever else has it open.
+  static void close(Socket& socket, const Origin& origin);
+
+  // Whether a connection that waits for its next request is for another worker to go on with: then
+  // give it to hand_back() instead of waiting. In any thread.
+  [[nodiscard]] bool hands_back(const Origin& origin) const {
+    return origin.is_dispatched && hands_back_;
+  }
+  // Says when that begins, on the loop.
+  [[nodiscard]] std::stop_token hand_back_token() const { return hand_back_.get_token(); }
+  // Instead of ended(). All that was read from it has been answered. If the manager does not take
+  // it, the callback of run() gets it again.
+  void hand_back(Socket& socket, const Origin& origin);
+
   // In class threads `work` runs on a thread of the pool and `done` then on the loop; in the others
   // both at once, here. `work` must not throw; what it refers to must live until `done`.
   template <class Work, class Done>
@@ -98,16 +115,27 @@ class Engine {
  private:
   using Descriptor = asio::posix::basic_stream_descriptor<Executor>;
 
+  struct Returning {
+    int fd;
+    Origin origin;
+  };
+
   void open_listeners();
   void start_accepting();
   void stop_accepting();
   void arrive(const Acceptor::Arrival& arrival);
   void take_over(const channel_message& message);
+  void adopt(int fd, int family, const Origin& origin);
   void give(Socket socket, const Origin& origin);
+  void return_later(int fd, const Origin& origin);
+  void return_all();
+  void return_batch(std::span<const Returning> batch, Clock::time_point deadline);
   void watch_stop();
   void on_stop();
   void watch_channel();
-  void on_channel();
+  void watch_timer();
+  void hear(int most);
+  void begin_to_hand_back();
   void finish_if_drained();
 
   ostler::worker& worker_;
@@ -123,6 +151,10 @@ class Engine {
   Descriptor stop_event_;
   std::uint64_t stop_count_ = 0;
   Descriptor channel_event_;
+  Descriptor timer_event_;  // of the scoreboard
+  std::stop_source hand_back_;
+  std::atomic<bool> hands_back_{false};
+  std::vector<Returning> returning_;  // in one turn of the loop
   std::vector<int> listeners_;
   std::string own_path_;  // of a unix socket that it has bound itself
   Gate gate_;

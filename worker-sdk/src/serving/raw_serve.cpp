@@ -57,8 +57,7 @@ class RawSession : public std::enable_shared_from_this<RawSession> {
   }
 
   void end() {
-    serving::Error ignored;
-    connection_.socket().close(ignored);
+    Engine::close(connection_.socket(), origin_);
     engine_.ended(origin_);
   }
 

@@ -181,6 +181,7 @@ struct fake_manager::state {
   Fd worker_channel;  // until it has been inherited
   Fd memory;
   Fd errors;
+  std::vector<Fd> dispatched;  // copies of connections
   ostler_scoreboard* page = nullptr;
   pid_t pid = -1;
   Fd pidfd;
@@ -211,7 +212,8 @@ struct fake_manager::state {
                                   std::vector<std::string>& environment, int error_end);
   void await(int fd, const std::string& what) const;
   void send(const void* data, std::size_t size, const std::vector<int>& descriptors) const;
-  std::uint32_t next_message() const;
+  ostler_message next_message(std::vector<int>& descriptors) const;
+  void send_batch(const std::vector<int>& connections, std::uint64_t listener) const;
 };
 
 // What nobody has waited for is passed on: it may say why a test failed.
@@ -249,13 +251,18 @@ void fake_manager::state::open_channel() {
 }
 
 std::map<std::string, std::string> fake_manager::state::variables() const {
-  std::map<std::string, std::string> all{{"LISTEN_FDS", std::to_string(listeners.size())},
-                                         {"NOTIFY_SOCKET", notify_path()},
+  const std::size_t inherited = options.dispatch ? 0 : listeners.size();
+  std::map<std::string, std::string> all{{"NOTIFY_SOCKET", notify_path()},
                                          {"OSTLER_POOL", "test"},
                                          {"OSTLER_SLOT", "0"},
                                          {"OSTLER_GENERATION", "1"}};
+  if (options.dispatch) {
+    all[OSTLER_ENV_ACCEPT] = "dispatch";
+  } else {
+    all["LISTEN_FDS"] = std::to_string(inherited);
+  }
   if (options.channel) {
-    const std::size_t next = kFirstDescriptor + listeners.size();
+    const std::size_t next = kFirstDescriptor + inherited;
     all[OSTLER_ENV_CHANNEL_FD] = std::to_string(next);
     all[OSTLER_ENV_SCOREBOARD_FD] = std::to_string(next + 1);
   }
@@ -278,7 +285,9 @@ void fake_manager::state::start() {
     copies.emplace_back(checked(::fcntl(fd.get(), F_DUPFD_CLOEXEC, kHigh), "copy a descriptor"));
     descriptors.push_back(copies.back().get());
   };
-  for (const auto& each : listeners) inherit(each);
+  if (!options.dispatch) {
+    for (const auto& each : listeners) inherit(each);
+  }
   if (options.channel) {
     inherit(worker_channel);
     inherit(memory);
@@ -359,13 +368,32 @@ void fake_manager::state::send(const void* data, std::size_t size,
   checked(::sendmsg(channel.get(), &header, MSG_NOSIGNAL), "send over the channel");
 }
 
-std::uint32_t fake_manager::state::next_message() const {
+ostler_message fake_manager::state::next_message(std::vector<int>& descriptors) const {
   ostler_message message{};
-  const int size = checked(::recv(channel.get(), &message, sizeof message, 0), "read the channel");
-  if (size != static_cast<int>(sizeof message)) {
+  iovec part{&message, sizeof message};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * OSTLER_BATCH)> control{};
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  header.msg_control = control.data();
+  header.msg_controllen = control.size();
+  const int size = checked(::recvmsg(channel.get(), &header, MSG_CMSG_CLOEXEC), "read the channel");
+  if (size != static_cast<int>(sizeof message) || (header.msg_flags & MSG_CTRUNC) != 0) {
     throw std::runtime_error("the worker sent a message of " + std::to_string(size) + " bytes");
   }
-  return message.type;
+  descriptors.clear();
+  if (const cmsghdr* const rights = CMSG_FIRSTHDR(&header); rights != nullptr) {
+    descriptors.resize((rights->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+    std::memcpy(descriptors.data(), CMSG_DATA(rights), descriptors.size() * sizeof(int));
+  }
+  return message;
+}
+
+void fake_manager::state::send_batch(const std::vector<int>& connections,
+                                     std::uint64_t listener) const {
+  const ostler_message message{OSTLER_DISPATCH, static_cast<std::uint32_t>(connections.size()),
+                               listener};
+  send(&message, sizeof message, connections);
 }
 
 fake_manager::fake_manager(fake_manager_options options)
@@ -413,9 +441,13 @@ void fake_manager::wait_for(const std::string& assignment) {
 }
 
 void fake_manager::wait_for_message(std::uint32_t type) {
+  std::vector<int> descriptors;
+  std::uint32_t found = 0;
   do {
     state_->await(state_->channel.get(), "message " + std::to_string(type) + " on the channel");
-  } while (state_->next_message() != type);
+    found = state_->next_message(descriptors).type;
+    for (const int each : descriptors) ::close(each);
+  } while (found != type);
 }
 
 bool fake_manager::hears_message(milliseconds time) const {
@@ -432,7 +464,10 @@ worker_figures fake_manager::figures() const {
           .accepted = load(page.accepted),
           .connections = load(page.connections),
           .active = load(page.active),
-          .busy_since = load(page.busy_since)};
+          .busy_since = load(page.busy_since),
+          .taken = load(page.taken),
+          .concurrency = load(page.concurrency),
+          .wanted = load(page.wanted) != 0};
 }
 
 std::vector<shown_request> fake_manager::requests() const {
@@ -488,6 +523,58 @@ void fake_manager::send_rubbish(const std::string& bytes, const std::vector<int>
 
 void fake_manager::close_channel() {
   state_->channel = Fd();
+}
+
+std::vector<int> fake_manager::dispatch(std::size_t count, std::size_t listener) {
+  std::vector<int> clients;
+  std::vector<int> connections;
+  for (std::size_t i = 0; i < count; ++i) {
+    clients.push_back(connect(listener));
+    state_->dispatched.emplace_back(
+        checked(::accept4(state_->listeners.at(listener).get(), nullptr, nullptr, SOCK_CLOEXEC),
+                "accept a connection"));
+    connections.push_back(state_->dispatched.back().get());
+  }
+  state_->send_batch(connections, listener);
+  return clients;
+}
+
+void fake_manager::dispatch_again(const std::vector<returned_connection>& connections) {
+  std::vector<int> descriptors;
+  for (const auto& each : connections) descriptors.push_back(each.fd);
+  state_->send_batch(descriptors, connections.at(0).listener);
+  for (const int each : descriptors) ::close(each);
+}
+
+void fake_manager::close_copies() {
+  state_->dispatched.clear();
+}
+
+void fake_manager::want_room() {
+  std::atomic_ref(state_->page->wanted).store(1);
+}
+
+void fake_manager::drain() {
+  const ostler_message message{OSTLER_DRAIN, 0, 0};
+  state_->send(&message, sizeof message, {});
+  ask_to_stop();
+}
+
+std::vector<returned_connection> fake_manager::wait_returned(std::size_t count) {
+  std::vector<returned_connection> returned;
+  while (returned.size() < count) {
+    state_->await(state_->channel.get(), "the return of connections");
+    std::vector<int> descriptors;
+    const auto message = state_->next_message(descriptors);
+    if (descriptors.size() != (message.type == OSTLER_RETURN ? message.count : 0)) {
+      throw std::runtime_error("the worker sent " + std::to_string(descriptors.size()) +
+                               " descriptors with message " + std::to_string(message.type));
+    }
+    for (const int each : descriptors) {
+      returned.push_back({each, message.value, descriptors.size()});
+    }
+  }
+  return returned;
 }
 
 void fake_manager::signal(int signal) const {

@@ -40,6 +40,7 @@ struct fake_manager_options {
   std::size_t listeners = 1;     // tcp, on a port of the loopback interface each
   bool non_blocking = false;     // as another program that shares them may make them
   bool channel = true;           // false: as under systemd
+  bool dispatch = false;         // the worker gets no listeners; see fake_manager::dispatch()
   std::string worker_options{};  // "class=threads threads=4": as `worker:` in the configuration
   std::uint64_t recycle_requests = 0;
   bool warmup = false;                     // it accepts nothing before let_accept()
@@ -60,6 +61,16 @@ struct worker_figures {
   std::uint64_t connections = 0;
   std::uint64_t active = 0;
   std::uint64_t busy_since = 0;
+  std::uint64_t taken = 0;
+  std::uint64_t concurrency = 0;
+  bool wanted = false;
+};
+
+// A connection that the worker has handed back.
+struct returned_connection {
+  int fd = -1;  // the test's to close
+  std::uint64_t listener = 0;
+  std::size_t together = 0;  // so many in one message
 };
 
 struct shown_request {
@@ -93,7 +104,7 @@ class fake_manager {
   // Until it has said that it speaks the channel, or this message (OSTLER_HELLO, OSTLER_AWAKE,
   // OSTLER_RECYCLE). Those before it are skipped.
   void wait_for_message(std::uint32_t type);
-  // Whether there is such a message within this time.
+  // Whether there is any message within this time.
   [[nodiscard]] bool hears_message(std::chrono::milliseconds time) const;
 
   [[nodiscard]] worker_figures figures() const;
@@ -108,6 +119,20 @@ class fake_manager {
   // Whatever it is: bytes of one packet, and descriptors to go with them.
   void send_rubbish(const std::string& bytes, const std::vector<int>& descriptors = {});
   void close_channel();
+
+  // With `dispatch`: clients that connect() to a listener, whose connections are accepted and
+  // handed to the worker in one message. Copies are kept, as a manager's may be for a while.
+  std::vector<int> dispatch(std::size_t count, std::size_t listener = 0);
+  int dispatch() { return dispatch(1).front(); }
+  // Connections that another worker has handed back, of the one listener. They are closed here.
+  void dispatch_again(const std::vector<returned_connection>& connections);
+  void close_copies();
+  // A connection waits for room. Until the worker has found it, wait_for_message(OSTLER_ROOM).
+  void want_room();
+  // OSTLER_DRAIN and the stop signal.
+  void drain();
+  // Waits until the worker has handed so many back; other messages are skipped.
+  std::vector<returned_connection> wait_returned(std::size_t count);
 
   void signal(int signal) const;
   void ask_to_stop() const;  // SIGTERM
