@@ -27,23 +27,22 @@ Plan::Plan(const Options& options, unsigned thread, Clock::time_point start)
   const std::vector<double> shares = weights(options);
   choose_ = std::discrete_distribution<std::size_t>(shares.begin(), shares.end());
   next_.id = thread;
-  at_ = options.poisson ? gap() : Seconds(thread / options.rate);
   advance();
 }
 
 Request Plan::take() {
   const Request taken = next_;
   next_.id += options_.threads;
-  at_ += gap();
   advance();
   return taken;
 }
 
-Plan::Seconds Plan::gap() {
-  return Seconds(options_.poisson ? exponential_(random_) : options_.threads / options_.rate);
-}
-
 void Plan::advance() {
+  if (options_.poisson) {
+    at_ += Seconds(exponential_(random_));
+  } else {
+    at_ = Seconds(static_cast<double>(next_.id) / options_.rate);  // a sum would add up errors
+  }
   over_ = over_ || (options_.connections == Connections::kHeld ? next_.id >= options_.count
                                                                : at_.count() >= options_.seconds);
   next_.planned = start_ + std::chrono::duration_cast<Clock::duration>(at_);

@@ -30,14 +30,13 @@ class Plan {
  private:
   using Seconds = std::chrono::duration<double>;
   void advance();
-  Seconds gap();
 
   const Options& options_;
   std::mt19937_64 random_;
   std::exponential_distribution<double> exponential_;
   std::discrete_distribution<std::size_t> choose_;
   Clock::time_point start_;
-  Seconds at_{0};  // since the start, so that rounding does not add up
+  Seconds at_{0};  // since the start
   Request next_;
   bool over_ = false;
 };
