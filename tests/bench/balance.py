@@ -6,7 +6,8 @@ what eight workers can do that serve one at a time; the 99th percentile of the s
 rises when they queue behind a long one while another worker is idle. Beside it Gunicorn with the
 same application. A round starts every subject once; rounds are interleaved, figures are medians
 with the least and the most. Then: 800 connections held on eight event loops, the busiest against
-the mean. Prints Markdown. Nothing here asserts: timings are no tests.
+the mean. Prints Markdown. Nothing here asserts: timings are no tests. On a machine that does other
+things meanwhile, `chrt --rr 1` before it puts generator and servers first.
 """
 
 import argparse
@@ -52,7 +53,7 @@ def refusal(model):
                              capture_output=True, check=False)
     if run.returncode == 0:
         return ""
-    return next((line.strip() for line in run.stderr.splitlines() if "accept" in line), run.stderr)
+    return run.stderr.partition("pools.web.accept: ")[2].strip() or run.stderr
 
 
 def status(directory):
@@ -190,7 +191,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default=",".join(MODELS), help="of these, by commas")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5, help="of each load")
+    parser.add_argument("--seconds", type=float, default=3, help="of each load")
     parser.add_argument("--no-peers", action="store_true", help="without Gunicorn")
     parser.add_argument("--quick", action="store_true", help="2 rounds of 1 second")
     parser.add_argument("--json", type=Path)

@@ -54,27 +54,26 @@ def measure(model, kind, options, close):
 
 
 def compare(model, kind, options, close):
-    samples = {"shared": [], model: []}
+    shared, other = [], []
     for _ in range(options.rounds):
-        for name, runs in samples.items():
-            runs.append(measure(name, kind, options, close))
-    return samples
+        shared.append(measure("shared", kind, options, close))
+        other.append(measure(model, kind, options, close))
+    return {"shared": shared, "other": other}
 
 
-def row(model, kind, samples, close):
-    rates = {name: [run["rate"] for run in runs] for name, runs in samples.items()}
-    ratios = [other / shared for other, shared in zip(rates[model], rates["shared"])]
-    cpu = [run["manager_us"] for run in samples[model]]
-    errors = "; ".join(f"{name}: {run['errors']}" for name, runs in samples.items()
-                       for run in runs if run["errors"])
-    print(f"| {kind} | {'one' if close else 'many'} | {spread(rates['shared'], 0)} | "
-          f"{spread(rates[model], 0)} | {spread(ratios, 2)} | {spread(cpu)} | {errors} |",
-          flush=True)
+def row(kind, close, shared, other):
+    rates = [[run["rate"] for run in runs] for runs in (shared, other)]
+    cells = [kind, "one" if close else "many", spread(rates[0], 0), spread(rates[1], 0),
+             spread([b / a for a, b in zip(*rates)], 2),
+             spread([run["manager_us"] for run in other]),
+             "; ".join(run["errors"] for run in shared + other if run["errors"])]
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="dispatch", help="what is compared with shared")
+    parser.add_argument("--model", default="dispatch",
+                        help="what is compared with shared; shared itself shows the noise")
     parser.add_argument("--classes", default="sync,threads,async")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--connections", type=int, default=32)
@@ -99,7 +98,7 @@ def main():
         for close in (True,) if kind == "sync" else (True, False):
             samples = compare(options.model, kind, options, close)
             result[f"{kind}, {'one' if close else 'many'}"] = samples
-            row(options.model, kind, samples, close)
+            row(kind, close, **samples)
     result["load_after"] = os.getloadavg()
     print(f"\nload of the machine: {result['load_before'][0]:.2f} before, "
           f"{result['load_after'][0]:.2f} after")

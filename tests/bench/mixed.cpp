@@ -49,9 +49,13 @@ http::response block(const http::request& request) {
   return answer(request);
 }
 
-asio::awaitable<http::response> wait(const http::request& request) {
-  asio::steady_timer timer(co_await asio::this_coro::executor, time_of(request));
+asio::awaitable<void> pause(milliseconds time) {
+  asio::steady_timer timer(co_await asio::this_coro::executor, time);
   co_await timer.async_wait(asio::use_awaitable);
+}
+
+asio::awaitable<http::response> wait(const http::request& request) {
+  co_await pause(time_of(request));
   co_return answer(request);
 }
 

@@ -61,8 +61,8 @@ class Engine {
   };
   // Latest when a request on a connection, or still waiting for one, counts as lost.
   struct Deadline {
-    std::size_t place;
-    std::uint64_t id;
+    std::size_t place = 0;
+    std::uint64_t id = 0;
     Clock::time_point at;
   };
 
