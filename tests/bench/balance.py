@@ -53,7 +53,7 @@ def refusal(model):
                              capture_output=True, check=False)
     if run.returncode == 0:
         return ""
-    return run.stderr.partition("pools.web.accept: ")[2].strip() or run.stderr
+    return run.stderr.partition("pools.web.accept: ")[2].partition("\n")[0] or run.stderr
 
 
 def status(directory):
