@@ -343,6 +343,10 @@ void Player::tell(const Probe& action) {
       (action.warmup < 0 ? "" : ", warm-up request " + std::to_string(action.warmup + 1)));
 }
 
+void Player::tell(const EmptyQueue& action) {
+  lines_.push_back("empty the queue of " + name(action.worker));
+}
+
 void Player::tell(const LetAccept& action) {
   lines_.push_back("let " + name(action.worker) + " accept");
 }

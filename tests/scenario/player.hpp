@@ -67,6 +67,7 @@ class Player {
   void tell(const core::Spawn& action);
   void tell(const core::SignalWorker& action);
   void tell(const core::Probe& action);
+  void tell(const core::EmptyQueue& action);
   void tell(const core::LetAccept& action);
   void tell(const core::Look& action);
   void tell(const core::Measure& action);

@@ -205,6 +205,8 @@ class Oracle {
   void on(const core::Probed& event);
   void on(const core::Looked& event);
   void on(const core::Measured& event);
+  void on(const core::QueueEmptied& event);
+  void on(const core::Stranded& event);
   void remember(OperationId op, const core::Event& request);
   void expect(OperationId op, core::Outcome outcome);
   Worker* find(WorkerId id);
@@ -233,6 +235,7 @@ class Oracle {
 
   // oracle_care.cpp: warm-up, health, work and wear.
   void act(const core::Probe& action);
+  void act(const core::EmptyQueue& action);
   void act(const core::LetAccept& action);
   void act(const core::Look& action);
   void act(const core::Measure& action);

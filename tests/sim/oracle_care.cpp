@@ -84,6 +84,14 @@ void Oracle::act(const Probe& action) {
   care.probe = {};
 }
 
+void Oracle::act(const EmptyQueue& action) {
+  wrong("a queue is to be emptied that nobody has: " + names_.of(action.worker));
+}
+
+void Oracle::on(const QueueEmptied&) {}
+
+void Oracle::on(const Stranded&) {}
+
 void Oracle::act(const LetAccept& action) {
   Worker* worker = find(action.worker);
   check(worker != nullptr && std::exchange(worker->care.owes_accept, false),

@@ -210,11 +210,16 @@ struct EventText {
   }
   std::string operator()(const Looked& e) const {
     return "looked at " + names.of(e.worker) + (e.awake ? ", awake" : "") +
-           lasting_text("silent", e.silent) + lasting_text("request", e.request);
+           lasting_text("silent", e.silent) + lasting_text("request", e.request) +
+           lasting_text("waiting", e.waiting);
   }
   std::string operator()(const Measured& e) const {
     return "measured " + names.of(e.worker) + ": " +
            (e.memory ? std::to_string(*e.memory) : std::string("nothing"));
+  }
+  std::string operator()(const QueueEmptied& e) const { return "emptied " + names.of(e.worker); }
+  std::string operator()(const Stranded& e) const {
+    return "stranded, pool " + std::to_string(e.pool.value);
   }
 };
 
@@ -233,6 +238,7 @@ struct ActionText {
   std::string operator()(const Probe& a) const {
     return "probe " + names.of(a.worker) + probe_text(a.warmup);
   }
+  std::string operator()(const EmptyQueue& a) const { return "empty queue " + names.of(a.worker); }
   std::string operator()(const LetAccept& a) const { return "let accept " + names.of(a.worker); }
   std::string operator()(const Look& a) const { return "look at " + names.of(a.worker); }
   std::string operator()(const Measure& a) const { return "measure " + names.of(a.worker); }

@@ -339,7 +339,7 @@ Event World::stranger() {
     case 4:
       return Probed{who, random_.between(-1, 1), result, {}};
     case 5:
-      return Looked{who, true, {}, {}};
+      return Looked{who, true, {}, {}, {}};
     case 6:
       return Measured{who, 1};
     default:
