@@ -14,6 +14,8 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "runtime/clock.hpp"
 #include "runtime/limits.hpp"
@@ -54,17 +56,22 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   runtime::WorkerChannel::WorkerEnds ends;
   const auto channel = std::make_shared<runtime::WorkerChannel>(context, ends);
   bool broken = false;
-  channel->start(
-      [&](core::WorkerSign sign) {
-        require(!broken, "nothing is heard on a channel that is closed");
-        require(sign == core::WorkerSign::kSpeaks || sign == core::WorkerSign::kAwake ||
-                    sign == core::WorkerSign::kWorn,
-                "a sign is of the channel's");
-      },
-      [&](const std::string& reason) {
-        require(!broken && !reason.empty(), "a channel breaks once, for a reason");
-        broken = true;
-      });
+  runtime::WorkerChannel::Hooks hooks;
+  hooks.heard = [&](core::WorkerSign sign) {
+    require(!broken, "nothing is heard on a channel that is closed");
+    require(sign == core::WorkerSign::kSpeaks || sign == core::WorkerSign::kAwake ||
+                sign == core::WorkerSign::kWorn,
+            "a sign is of the channel's");
+  };
+  hooks.broken = [&](const std::string& reason) {
+    require(!broken && !reason.empty(), "a channel breaks once, for a reason");
+    broken = true;
+  };
+  hooks.room = [&] { require(!broken, "nothing is heard on a channel that is closed"); };
+  hooks.returned = [](const std::vector<runtime::Connection>&) {
+    require(false, "nothing comes back of what was not given");
+  };
+  channel->start(std::move(hooks));
   while (size > 0) {
     const std::size_t length = std::min<std::size_t>(*data++, --size);
     if (length == 0) break;

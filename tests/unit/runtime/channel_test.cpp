@@ -29,8 +29,14 @@ namespace {
 // A channel, and a worker's hands on its other ends.
 struct Fixture {
   Fixture() {
-    channel->start([this](WorkerSign sign) { signs.push_back(sign); },
-                   [this](const std::string& reason) { broken = reason; });
+    WorkerChannel::Hooks hooks;
+    hooks.heard = [this](WorkerSign sign) { signs.push_back(sign); };
+    hooks.broken = [this](const std::string& reason) { broken = reason; };
+    hooks.room = [this] { ++rooms; };
+    hooks.returned = [this](std::vector<runtime::Connection> connections) {
+      for (auto& connection : connections) returned.push_back(std::move(connection));
+    };
+    channel->start(std::move(hooks));
   }
   void say(std::uint32_t type, std::uint64_t value = 0) const {
     const ostler_message message{type, 0, value};
@@ -49,6 +55,8 @@ struct Fixture {
   std::shared_ptr<WorkerChannel> channel = std::make_shared<WorkerChannel>(context, ends);
   std::vector<WorkerSign> signs;
   std::string broken;
+  int rooms = 0;
+  std::vector<runtime::Connection> returned;
 };
 
 // One message with room for one descriptor, for sendmsg(2) and recvmsg(2).
