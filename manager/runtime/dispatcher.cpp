@@ -95,16 +95,15 @@ Dispatcher::Desk* Dispatcher::choose(State& state, std::vector<Desk>& desks) {
     chosen = less(other, one) ? &other : &one;
     if (chosen->room > 0) return chosen;
   }
-  // Round robin takes the first from where it stopped last that has room; the others the best of
-  // all, and of equals the first from there.
-  const std::uint64_t begin = state.turn++;
+  // Round robin takes the first that has room after the one it took last; the others the best of
+  // all, and of equals the first after that one.
+  const std::uint64_t begin = state.turn;
   const bool in_turn = state.pool.policy == config::DispatchPolicy::kRoundRobin;
   for (std::size_t i = 0; i < desks.size(); ++i) {
     Desk& desk = desks[(begin + i) % desks.size()];
     if (desk.room == 0) continue;
     if (chosen == nullptr || chosen->room == 0 || (!in_turn && less(desk, *chosen))) {
       chosen = &desk;
-      if (in_turn) state.turn = begin + i + 1;
     }
   }
   return chosen != nullptr && chosen->room > 0 ? chosen : nullptr;
@@ -172,6 +171,7 @@ void Dispatcher::pump(core::PoolId id, State& state) {
     auto connection = next(state);
     exhausted = !connection;
     if (exhausted) break;
+    state.turn = static_cast<std::uint64_t>(desk - all.data()) + 1;
     --desk->room;
     ++desk->connections;
     ++desk->busy;
