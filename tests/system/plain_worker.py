@@ -23,7 +23,9 @@ import time
 
 MESSAGE = struct.Struct("=IIQ")
 HELLO, AWAKE, RECYCLE = 1, 2, 3
-CONNECTION, ACCEPT = 101, 102
+ROOM, RETURN = 4, 5
+CONNECTION, ACCEPT, DISPATCH, DRAIN = 101, 102, 103, 104
+BATCH = 64
 PRIVATE = 1
 SYNC = 1
 
@@ -36,6 +38,7 @@ class Scoreboard:
     FIELDS = {"worker_class": (16, "=I"), "capacity": (20, "=I"), "awake": (24, "=Q"),
               "beat": (32, "=Q"), "requests": (40, "=Q"), "accepted": (48, "=Q"),
               "connections": (56, "=Q"), "active": (64, "=Q"), "busy_since": (72, "=Q"),
+              "taken": (80, "=Q"), "concurrency": (88, "=Q"), "wanted": (96, "=Q"),
               "start": (256, "=Q"), "progress": (768, "=Q"), "until": (1280, "=Q"),
               "thread": (1792, "=I")}
     TEXT = 2048
@@ -67,7 +70,9 @@ class Worker:
         self.recycle_after = int(take("OSTLER_RECYCLE_REQUESTS", 0))
         self.accepting = take("OSTLER_WARMUP", "") != "1"
         self.heartbeat = int(os.environ.get("WATCHDOG_USEC", 20_000_000)) / 1e6 / 4
-        self.listener = socket.socket(fileno=3)
+        dispatched = take("OSTLER_ACCEPT", "") == "dispatch"
+        self.listener = None if dispatched else socket.socket(fileno=3)
+        self.draining = False
         self.counts = {}
         self.requests = self.accepted = 0
         self.active_since_beat = False
@@ -78,7 +83,7 @@ class Worker:
         self.waker.setblocking(False)
         signal.set_wakeup_fd(self.waker.fileno())
         self.board["worker_class"] = SYNC
-        self.board["capacity"] = 1
+        self.board["capacity"] = self.board["concurrency"] = 1
         self.say(HELLO, value=1)
 
     def stop(self, *_):
@@ -157,6 +162,14 @@ class Worker:
             pass  # the client did not wait
         if not private and not self.silent:
             self.board["connections"] = 0
+            self.offer_room()
+
+    def offer_room(self):
+        with threading.Lock():  # the store before is seen before the load
+            pass
+        if self.board["wanted"] and not self.stopping:
+            self.board["wanted"] = 0
+            self.say(ROOM)
 
     def converse(self, connection, private):
         with connection:
@@ -174,31 +187,47 @@ class Worker:
                 self.end(private)
                 connection.sendall((f"HTTP/1.1 {status} Status\r\nContent-Length: {len(text)}\r\n"
                                     f"Connection: close\r\n\r\n{text}").encode())
+            connection.shutdown(socket.SHUT_RDWR)  # the manager may have it open, too
 
     def hear(self):
-        data, descriptors, _, _ = socket.recv_fds(self.channel, MESSAGE.size, 1)
+        data, descriptors, _, _ = socket.recv_fds(self.channel, MESSAGE.size, BATCH)
         if not data:
             return False
-        kind, count, _ = MESSAGE.unpack(data)
-        if kind == CONNECTION:
+        kind, count, listener = MESSAGE.unpack(data)
+        if kind == DISPATCH:
+            self.board["taken"] += count
+            if self.draining:
+                socket.send_fds(self.channel, [MESSAGE.pack(RETURN, len(descriptors), listener)],
+                                descriptors)
+                for each in descriptors:
+                    os.close(each)
+            else:
+                for each in descriptors:
+                    connection = socket.socket(fileno=each)
+                    connection.setblocking(True)
+                    self.serve(connection)
+        elif kind == DRAIN:
+            self.draining = True
+        elif kind == CONNECTION:
             self.serve(socket.socket(fileno=descriptors[0]), count == PRIVATE)
         elif kind == ACCEPT:
             self.accepting = True
         return True
 
     def run(self):
-        self.listener.setblocking(False)  # several wait for it
+        if self.listener:
+            self.listener.setblocking(False)  # several wait for it
         self.ready()
         listening = True
         deadline = None
         while not self.stopping:
-            waiting = [self.wakeup, *([self.listener] if self.accepting else []),
+            waiting = [self.wakeup, *([self.listener] if self.accepting and self.listener else []),
                        *([self.channel] if listening else [])]
             timeout = None if deadline is None else max(0, deadline - time.monotonic())
             readable, _, _ = select.select(waiting, [], [], timeout)
             if self.channel in readable:
                 listening = self.hear()
-            if self.listener in readable:
+            if self.listener and self.listener in readable:
                 try:
                     connection, _ = self.listener.accept()
                 except BlockingIOError:
@@ -208,6 +237,9 @@ class Worker:
             if self.board["awake"] and (deadline is None or time.monotonic() >= deadline):
                 again = self.beat() if deadline is not None else self.heartbeat
                 deadline = None if again is None else time.monotonic() + again
+        # What was sent before the stop signal: served, or after DRAIN handed back.
+        while listening and select.select([self.channel], [], [], 0)[0]:
+            listening = self.hear()
 
 
 if __name__ == "__main__":

@@ -260,6 +260,28 @@ TEST_CASE("raw connections, and those that wait for a stream, are not handed bac
   }
 }
 
+TEST_CASE("a worker written from the documentation alone does as the SDK does") {
+  fake_manager manager({.command = {"python3", OSTLER_PLAIN_WORKER}, .dispatch = true});
+  manager.wait_ready();
+  CHECK(manager.figures().capacity == 1);
+  CHECK(manager.figures().concurrency == 1);
+  manager.want_room();
+  Client first(Fd(manager.dispatch()));
+  CHECK(first.ask(get("/")).status == 200);
+  CHECK(first.closed_in_order());
+  manager.wait_for_message(OSTLER_ROOM);
+  CHECK(manager.figures().taken == 1);
+  CHECK_FALSE(manager.figures().wanted);
+  Client busy(Fd(manager.dispatch()));
+  busy.send(get("/slow?200"));
+  manager.wait_until([](const auto& now) { return now.active == 1; });
+  manager.drain();
+  const Fd late(manager.dispatch());
+  CHECK(busy.receive()->status == 200);
+  for (const auto& each : manager.wait_returned(1)) ::close(each.fd);
+  CHECK(manager.wait() == 0);
+}
+
 // Clients that never stop asking, workers that are replaced under them: every request is answered
 // on the connection that the client has had from the beginning.
 TEST_CASE("under load no request is lost and no connection is closed") {

@@ -51,7 +51,8 @@ class connection {
         is_private_(is_private) {}
 
   // In the classes sync and threads it is blocking, in class async only what is asynchronous is
-  // allowed.
+  // allowed. A handler need not close it; if it does, it should shut it down before, because with
+  // `accept: dispatch` the manager may have it open, too.
   [[nodiscard]] socket_type& socket() noexcept { return socket_; }
 
   // "192.0.2.1:4711", "[2001:db8::1]:4711" or "unix".

@@ -53,8 +53,9 @@ int ostler_worker_stop_fd(void);
 int ostler_worker_stop_requested(void);
 
 /* Waits for the next connection, a blocking socket, and returns its descriptor: one that the kernel
- * gave this worker in its turn, or that the manager handed to it. -1 with ESHUTDOWN when the
- * process was asked to stop and there are no more; then ostler_worker_stopping() has been said.
+ * gave this worker in its turn, or that the manager handed to it (with `accept: dispatch` all of
+ * them; then it is given no more at a time than threads have waited here). -1 with ESHUTDOWN when
+ * the process was asked to stop and there are no more; then ostler_worker_stopping() has been said.
  * Nothing is accepted while no thread waits here. Give each descriptor to
  * ostler_worker_close_connection(). */
 int ostler_worker_accept(void);
