@@ -120,6 +120,9 @@ class Runtime {
   void perform(const core::LetAccept& action);
   void perform(const core::Look& action);
   void perform(const core::Measure& action);
+  // Nobody measures the load of a pool yet: one that is to follow it stays at its min.
+  void perform(const core::Watch&) {}
+  void perform(const core::AwaitDemand&) {}
   void open_output(Process& process, SpawnRequest& request, UniqueFd& end);
   void watch_readiness(core::WorkerId worker, const Process& process);
   void adjust_listeners(const std::string& pool);
