@@ -140,6 +140,7 @@ class Oracle {
     std::deque<Answer> row;     // answers that follow one another, since the last decision
     bool may_decide = false, demanded = false;  // in this step
     std::optional<Time> idle_since;
+    Duration widest{};  // between two answers since then
     std::optional<Time> gave_up;
     int patience = 0;
   };

@@ -114,13 +114,16 @@ void Oracle::on(const LoadSeen& event) {
     load.row.clear();
     load.idle_since.reset();
   }
+  if (load.idle_since && load.last) load.widest = std::max(load.widest, now_ - *load.last);
   load.last = now_;
   const bool untold = answer.ready > 0 && !answer.known;
   const bool stays = untold && (plan.by == ScaleBy::kBusy || load.target == 1);
   if (!nothing || stays || pool.rollout || load.target == plan.min)
     load.idle_since.reset();
-  else if (!load.idle_since && !stale)
+  else if (!load.idle_since && !stale) {
     load.idle_since = now_;
+    load.widest = {};
+  }
   if (!stale) {
     load.may_decide = true;
     load.row.push_back(answer);
@@ -206,8 +209,8 @@ void Oracle::check_scaled_up(const Pool& pool, const Note& note) {
     const bool serves = std::ranges::any_of(pool.workers, [number = number](const Worker* worker) {
       return worker->slot == number && worker->serves();
     });
-    check(serves || !slot.sure() || !slot.earliest || now_ >= *slot.earliest,
-          "scaled up while a slot backs off: " + pool.name);
+    check(serves || !slot.sure() || slot.doublings == 0,
+          "scaled up though a slot fails again and again: " + pool.name);
   }
   const bool busy = plan.by == ScaleBy::kBusy;
   const auto value = static_cast<double>(note.value);
@@ -293,8 +296,7 @@ void Oracle::check_load(Pool& pool, bool continues) {
   const ScalingPlan& plan = *pool.plans.at(pool.desired()).scaling;
   const Duration wait = plan.down_after * (1 << load.patience);
   // Eight parts, each longer by one answer at most, and the one that was under way.
-  const bool overdue =
-      load.idle_since && now_ - *load.idle_since > wait * 9 / 8 + 9 * limits::kLoadGap;
+  const bool overdue = load.idle_since && now_ - *load.idle_since > wait * 9 / 8 + 9 * load.widest;
   check(!overdue, "idle, and nobody is given up: " + pool.name);
   if (load.target >= plan.max) return;
   if (load.target == 0) {

@@ -33,7 +33,7 @@ void Planner::set_workers(PoolPlan& pool) {
 // Spans are short, so that a life has room for many of them.
 void Planner::set_scaling(PoolPlan& pool) {
   core::ScalingPlan scaling;
-  scaling.min = random_.chance(0.3) ? 0 : random_.between(1, most_workers_);
+  scaling.min = random_.chance(0.4) ? 0 : random_.between(1, most_workers_);
   scaling.max = scaling.min + random_.between(0, most_workers_ + 4);
   scaling.by = random_.chance(0.6) ? core::ScaleBy::kBusy : core::ScaleBy::kBacklog;
   const bool busy = scaling.by == core::ScaleBy::kBusy;

@@ -229,7 +229,7 @@ World::Clients& World::clients_of(PoolId pool) {
   Clients& clients = found->second;
   if (!fresh) return clients;
   clients.kind = static_cast<Clients::Kind>(random_.between(0, 3));
-  clients.tells = random_.chance(0.8);
+  clients.tells = random_.chance(0.6);
   clients.most = random_.chance(0.2) ? 0 : random_.between(10, 20000);
   clients.work = clients.most / 2;
   return clients;
@@ -278,7 +278,7 @@ void World::watch(const Watch& watch, Time now) {
   if (happens(faults.lies)) seen.used = random_.between(-1000, 1'000'000);
   if (happens(faults.lies)) seen.capacity = random_.between(-1000, 1'000'000);
   if (happens(faults.lies)) seen.waiting = random_.between(-1000, 1'000'000);
-  post(now + (happens(faults.answers_late) ? random_.spread(1ms, 5s) : 0ns), seen);
+  post(now + (happens(faults.answers_late) ? random_.between(0ns, 3s) : 0ns), seen);
 }
 
 void World::await(const AwaitDemand& action, Time now) {
