@@ -118,6 +118,29 @@ struct Measure {
   }
 };
 
+// Say what a pool's workers are at. Answered by one LoadSeen. Ends an AwaitDemand of the pool.
+struct Watch {
+  PoolId pool;
+  std::string pool_name;
+  bool operator==(const Watch&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(pool)(pool_name);
+  }
+};
+
+// From now on nobody asks for the load of this pool: say Demand, once, when somebody connects to
+// one of its listeners.
+struct AwaitDemand {
+  PoolId pool;
+  std::string pool_name;
+  bool operator==(const AwaitDemand&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(pool)(pool_name);
+  }
+};
+
 // No worker and no plan refers to this launch any more.
 struct DropLaunch {
   LaunchId launch;
@@ -156,6 +179,33 @@ enum class Wear {
 };
 const char* word(Wear wear);
 
+// Why a pool's target changed.
+enum class ScaleReason {
+  kAsked,    // by an operator
+  kBusy,     // too much of the workers' capacity was in use
+  kBacklog,  // too many connections waited
+  kFull,     // a listen queue is full
+  kDemand,   // somebody waits, and there is no worker
+  kCalm,     // fewer were enough
+};
+const char* word(ScaleReason reason);
+
+struct ScaleDecision {
+  ScaleReason reason = ScaleReason::kAsked;
+  int from = 0;              // the old target
+  std::int64_t load = 0;     // kBusy: thousandths in use; kBacklog, kFull, kDemand: how many wait
+  std::int64_t allowed = 0;  // kBusy, kBacklog: thousandths, the `target` of the plan
+  Duration lasted{};         // kBusy, kBacklog, kCalm
+  bool idle = false;         // kCalm: nothing at all was to be done
+  bool operator==(const ScaleDecision&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(reason)(from)(load)(allowed)(lasted)(idle);
+  }
+};
+// Half a sentence: "busy 0.83 of 0.70 for 2s", "12 waiting for 4 workers for 2s", "idle for 1m0s".
+std::string describe(const ScaleDecision& decision);
+
 enum class NoteKind {
   kWorkerStarting,
   kWorkerReady,
@@ -168,7 +218,7 @@ enum class NoteKind {
   kReloadStarted,
   kReloadFailing,   // failure: why it is being rolled back
   kReloadFinished,  // outcome
-  kPoolScaled,      // value: the new target
+  kPoolScaled,      // value: the new target; decision
   kPoolReady,       // reached its target for the first time, or again
   kPoolRemoved,
   kManagerReady,  // every pool has reached its target once
@@ -199,10 +249,11 @@ struct Note {
   std::int64_t value = 0;
   Wear wear = Wear::kNone;
   Outcome outcome = Outcome::kDone;
+  std::optional<ScaleDecision> decision;
   bool operator==(const Note&) const = default;
   template <class Archive>
   void fields(Archive& a) {
-    a(kind)(pool)(slot)(worker)(generation)(cause)(failure)(value)(wear)(outcome);
+    a(kind)(pool)(slot)(worker)(generation)(cause)(failure)(value)(wear)(outcome)(decision);
   }
 };
 
@@ -252,8 +303,9 @@ struct ExitManager {
   }
 };
 
-using Action = std::variant<OpenListener, CloseListener, Spawn, SignalWorker, DropLaunch, Note,
-                            Reply, ExitManager, Probe, LetAccept, Look, Measure, EmptyQueue>;
+using Action =
+    std::variant<OpenListener, CloseListener, Spawn, SignalWorker, DropLaunch, Note, Reply,
+                 ExitManager, Probe, LetAccept, Look, Measure, EmptyQueue, Watch, AwaitDemand>;
 using Actions = std::vector<Action>;
 
 }  // namespace ostler::core

@@ -91,6 +91,8 @@ void Machine::on(const ScaleRequested& event) {
   if (found == state_.pools.end()) return reply(event.op, Outcome::kNotFound);
   if (state_.stopping) return reply(event.op, Outcome::kStopping);
   Pool& pool = found->second;
+  ScaleDecision decision;
+  decision.from = pool.target();
   switch (event.kind) {
     case ScaleKind::kSet:
       pool.scaled = std::clamp(event.value, 0, limits::kWorkersPerPool);
@@ -103,13 +105,14 @@ void Machine::on(const ScaleRequested& event) {
     }
     case ScaleKind::kReset:
       pool.scaled.reset();
+      begin_scaling(pool, decision.from);
       break;
   }
   if (pool.rollout) {
     pool.rollout->rescaled = true;
     pool.rollout->scaled_before = pool.scaled;  // a rollback keeps it
   }
-  note(pool, NoteKind::kPoolScaled, pool.target());
+  note(pool, decision);
   touch(pool);
   reply(event.op, Outcome::kDone);
 }
@@ -251,6 +254,7 @@ void Machine::on(const WorkerSigned& event) {
       worker->care.speaks = true;
       return;
     case WorkerSign::kAwake:
+      watch_soon(*pool);
       has_work(*pool, *worker);
       return;
     case WorkerSign::kWorn: {

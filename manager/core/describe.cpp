@@ -26,6 +26,13 @@ std::string spell(Duration duration) {
   return std::to_string(ms / 60'000) + "m" + std::to_string(ms % 60'000 / 1000) + "s";
 }
 
+// Thousandths, as the file writes them: "0.83"
+std::string share(std::int64_t thousandths) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f", static_cast<double>(thousandths) / 1000.0);
+  return text;
+}
+
 std::string reason(int error) {
   return std::generic_category().message(error);
 }
@@ -148,6 +155,45 @@ const char* word(Wear wear) {
       return "stranded-connections";
   }
   return "";
+}
+
+const char* word(ScaleReason reason) {
+  switch (reason) {
+    case ScaleReason::kAsked:
+      return "asked";
+    case ScaleReason::kBusy:
+      return "busy";
+    case ScaleReason::kBacklog:
+      return "backlog";
+    case ScaleReason::kFull:
+      return "full";
+    case ScaleReason::kDemand:
+      return "demand";
+    case ScaleReason::kCalm:
+      return "calm";
+  }
+  return "";
+}
+
+std::string describe(const ScaleDecision& decision) {
+  const std::string waiting = std::to_string(decision.load) + " waiting";
+  const std::string workers = std::to_string(decision.from) + " workers";
+  const std::string span = " for " + spell(decision.lasted);
+  switch (decision.reason) {
+    case ScaleReason::kAsked:
+      return "asked for";
+    case ScaleReason::kBusy:
+      return "busy " + share(decision.load) + " of " + share(decision.allowed) + span;
+    case ScaleReason::kBacklog:
+      return waiting + " for " + workers + span;
+    case ScaleReason::kFull:
+      return "the listen queue is full, " + waiting;
+    case ScaleReason::kDemand:
+      return "somebody waits, and no worker runs";
+    case ScaleReason::kCalm:
+      return decision.idle ? "idle" + span : "fewer were enough" + span;
+  }
+  return {};
 }
 
 const char* word(ManagerState state) {

@@ -240,9 +240,36 @@ struct Exited {
   }
 };
 
-using Event =
-    std::variant<Tick, PlanAccepted, RestartRequested, ScaleRequested, WorkerRequested,
-                 StopRequested, ListenerOpened, ListenerFailed, Spawned, SpawnFailed, WorkerSigned,
-                 TimeoutExtended, Exited, Probed, Looked, Measured, QueueEmptied, Stranded>;
+// What a pool's workers are at. Whoever tells it is not trusted: what cannot be is cut to what can.
+struct LoadSeen {
+  PoolId pool;
+  // Thousandths of a worker, of all ready workers that tell: in use on average since the last
+  // answer (an instant says little: one worker is busy, or is not), and in all. Capacity 0: nobody
+  // tells.
+  std::int64_t used = 0;
+  std::int64_t capacity = 0;
+  std::int64_t waiting = 0;  // connections in the listen queues
+  bool full = false;         // a listen queue is at its limit
+  bool operator==(const LoadSeen&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(pool)(used)(capacity)(waiting)(full);
+  }
+};
+
+// Somebody connected to a listener of a pool whose load nobody watches.
+struct Demand {
+  PoolId pool;
+  bool operator==(const Demand&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(pool);
+  }
+};
+
+using Event = std::variant<Tick, PlanAccepted, RestartRequested, ScaleRequested, WorkerRequested,
+                           StopRequested, ListenerOpened, ListenerFailed, Spawned, SpawnFailed,
+                           WorkerSigned, TimeoutExtended, Exited, Probed, Looked, Measured,
+                           QueueEmptied, Stranded, LoadSeen, Demand>;
 
 }  // namespace ostler::core

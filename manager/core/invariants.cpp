@@ -44,6 +44,27 @@ std::string broken(const State& state, const Pool& pool, const Worker& worker) {
   return {};
 }
 
+std::string broken_scaling(const State& state, const Pool& pool) {
+  const Scaling& scaling = pool.scaling;
+  const auto& plan = pool.plan().scaling;
+  if (!plan) return {};
+  if (scaling.target < plan->min || scaling.target > plan->max) {
+    return pool.name + " is scaled to " + std::to_string(scaling.target) + ", out of its bounds";
+  }
+  if (scaling.calm && scaling.calm->peak >= scaling.target) {
+    return pool.name + " could spare workers that it needs";
+  }
+  if (scaling.doublings < 0 || scaling.doublings > limits::kCalmDoublings) {
+    return pool.name + " waits without bound for a scale-down";
+  }
+  const bool heard_of = scaling.watching || scaling.watch_at || scaling.awaiting;
+  const bool settled = !state.stopping && !state.touched.contains(pool.id);
+  if (settled && pool.follows_load() && !heard_of) {
+    return pool.name + " would not notice its load";
+  }
+  return {};
+}
+
 std::string broken(const State& state, const Pool& pool) {
   if (!pool.generations.contains(pool.desired))
     return pool.name + " desires a forgotten generation";
@@ -63,6 +84,7 @@ std::string broken(const State& state, const Pool& pool) {
       return pool.name + " rolls, and no reload waits for it";
     }
   }
+  if (std::string what = broken_scaling(state, pool); !what.empty()) return what;
   std::map<int, int> active;
   for (const auto& [id, worker] : pool.workers) {
     if (std::string what = broken(state, pool, worker); !what.empty()) return what;

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 
 #include "core/ids.hpp"
 
@@ -41,5 +42,17 @@ inline constexpr int kBackoffDoublings = 40;
 inline constexpr int kWorkersPerPool = 10000;
 // How often memory is measured where `recycle.memory` limits it.
 inline constexpr Duration kMeasureEvery = seconds(10);
+// How often the load of a pool that has any is asked for.
+inline constexpr Duration kWatchEvery = milliseconds(250);
+// Two answers further apart than this say nothing of the time between them.
+inline constexpr Duration kLoadGap = seconds(1);
+// Of the time for which fewer workers must have been enough, so many parts are looked at one by
+// one.
+inline constexpr int kCalmParts = 8;
+// That time doubles at most this often.
+inline constexpr int kCalmDoublings = 4;
+// What an answer may claim: more than there can be.
+inline constexpr std::int64_t kCapacity = 10'000'000'000;  // a thousand things for each worker
+inline constexpr std::int64_t kWaiting = 10'000'000;
 
 }  // namespace ostler::core::limits

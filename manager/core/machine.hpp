@@ -1,8 +1,8 @@
 // The inside of the core: one step at work on a state. Private to manager/core.
 //
 // core.cpp turns events into facts and wishes, reconcile.cpp closes the gap, rollout.cpp changes
-// generations, care.cpp looks after workers that run. A Machine lives for one `apply` or
-// `reconcile`.
+// generations, care.cpp looks after workers that run, scaling.cpp follows the load. A Machine lives
+// for one `apply` or `reconcile`.
 #pragma once
 
 #include <optional>
@@ -40,6 +40,10 @@ class Machine {
   void on(const Measured& event);
   void on(const QueueEmptied& event);
   void on(const Stranded& event);
+
+  // scaling.cpp: what the load of a pool is.
+  void on(const LoadSeen& event);
+  void on(const Demand& event);
 
   // reconcile.cpp.
   std::optional<Time> reconcile();
@@ -102,6 +106,16 @@ class Machine {
   void wear_out(Pool& pool, Worker& worker, Wear wear, std::int64_t value = 0);
   std::uint64_t draw_requests(const RecyclePlan& recycle);
 
+  // scaling.cpp
+  void begin_scaling(Pool& pool, int held);
+  void watch_load(Pool& pool);
+  void watch_soon(Pool& pool);
+  void judge_load(Pool& pool, const LoadSeen& load);
+  bool scale_up(Pool& pool, const LoadSeen& load);
+  void scale_down(Pool& pool, const LoadSeen& load);
+  void scale(Pool& pool, int target, ScaleDecision decision);
+  void judge_last_scale_down(Pool& pool);
+
   // rollout.cpp
   void start_reload(const PlanAccepted& event);
   void start_restart(const RestartRequested& event);
@@ -137,6 +151,7 @@ class Machine {
             std::optional<Failure> failure = {}, std::int64_t value = 0);
   void note(const Pool& pool, NoteKind kind, std::int64_t value = 0,
             Outcome outcome = Outcome::kDone, std::optional<Failure> failure = {});
+  void note(const Pool& pool, ScaleDecision decision);
   void release(LaunchId launch);
   std::uint64_t random();
   Duration spread(Duration delay, Duration most);

@@ -12,13 +12,19 @@ int Surge::of(int target) const {
 }
 
 int Pool::target() const {
-  return scaled ? *scaled : plan().workers;
+  if (scaled) return *scaled;
+  return plan().scaling ? scaling.target : plan().workers;
+}
+
+bool Pool::follows_load() const {
+  const auto& bounds = plan().scaling;
+  return !removed && !scaled && bounds && bounds->min < bounds->max;
 }
 
 int Pool::slot_goal() const {
   const int wanted = target();
   if (!rollout || rollout->rescaled || rollout->rolling_back || rollout->from == 0) return wanted;
-  const int before = rollout->scaled_before.value_or(generations.at(rollout->from).workers);
+  const int before = rollout->target_before;
   if (before <= wanted) return wanted;
   const auto proven = std::ranges::count_if(
       slots, [&](const auto& entry) { return entry.second.proven == desired; });

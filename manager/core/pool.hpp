@@ -38,7 +38,8 @@ struct Rollout {
   Generation from = 0;  // 0: the pool is new
   Generation to = 0;
   std::optional<int> scaled_before;  // what a rollback gives back
-  bool rescaled = false;             // the new target holds, proven or not
+  int target_before = 0;
+  bool rescaled = false;  // the new target holds, proven or not
   bool rolling_back = false;
   int failures = 0;
   std::optional<Time> retry_at;  // the next try, after a failure within `attempts`
@@ -50,8 +51,43 @@ struct Rollout {
   bool operator==(const Rollout&) const = default;
   template <class Archive>
   void fields(Archive& a) {
-    a(from)(to)(scaled_before)(rescaled)(rolling_back)(failures)(retry_at)(started);
+    a(from)(to)(scaled_before)(target_before)(rescaled)(rolling_back)(failures)(retry_at)(started);
     a(replaced)(cut_off)(reason)(failed);
+  }
+};
+
+// A time in which fewer workers than there are would do: see scaling.cpp.
+struct Calm {
+  Time since{};
+  Time part_since{};
+  // Sums over the part: thousandths of workers at work, connections that waited, answers.
+  std::int64_t work = 0;
+  std::int64_t waiting = 0;
+  std::int64_t answers = 0;
+  int peak = 0;  // workers that the busiest part needed
+  bool operator==(const Calm&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(since)(part_since)(work)(waiting)(answers)(peak);
+  }
+};
+
+// What the load of a pool has led to, and what it may lead to next.
+struct Scaling {
+  int target = 0;  // within the plan's min and max, if the plan has them
+  // When to ask for the load; none: not before somebody has work for the pool.
+  std::optional<Time> watch_at;
+  bool watching = false;        // asked for, not answered yet
+  bool awaiting = false;        // the shell is to say Demand
+  std::optional<Time> seen_at;  // the last answer, while they follow one another
+  std::optional<Time> above_since;
+  std::optional<Calm> calm;
+  std::optional<Time> gave_up_at;  // the last scale-down that has not proven right yet
+  int doublings = 0;               // of `down_after`, for those that were wrong
+  bool operator==(const Scaling&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(target)(watch_at)(watching)(awaiting)(seen_at)(above_since)(calm)(gave_up_at)(doublings);
   }
 };
 
@@ -79,6 +115,7 @@ struct Pool {
   Generation desired = 0;
   Generation last_generation = 0;  // numbers given out so far
   std::optional<int> scaled;       // a target set by hand
+  Scaling scaling;                 // a target set by the load
   std::map<int, Slot> slots;       // the places to fill, by number
   std::map<WorkerId, Worker> workers;
   std::optional<Rollout> rollout;
@@ -90,7 +127,7 @@ struct Pool {
   std::optional<Time> next_deadline;
 
   [[nodiscard]] const PoolPlan& plan() const { return generations.at(desired); }
-  // The number of workers there should be.
+  // The number of workers there should be: set by hand, else by the load, else as the file says.
   [[nodiscard]] int target() const;
   // The number of slots to hold: the target, or the old one too while a rollout that asks for fewer
   // workers is unproven.
@@ -99,11 +136,13 @@ struct Pool {
   [[nodiscard]] int count_starting() const;
   [[nodiscard]] int count_leaving() const;
   [[nodiscard]] bool backing_off() const;
+  // The load decides how many workers there are: the file says so, and no operator says otherwise.
+  [[nodiscard]] bool follows_load() const;
   bool operator==(const Pool&) const = default;
   template <class Archive>
   void fields(Archive& a) {
     a(id)(name)(
-        removed)(generations)(desired)(last_generation)(scaled)(slots)(workers)(rollout)(was_full)(full)(restarts)(reloads)(last_error)(next_deadline);
+        removed)(generations)(desired)(last_generation)(scaled)(scaling)(slots)(workers)(rollout)(was_full)(full)(restarts)(reloads)(last_error)(next_deadline);
   }
 };
 

@@ -54,6 +54,7 @@ void Machine::reconcile_pool(Pool& pool) {
     }
   }
   note_fullness(pool);
+  watch_load(pool);
   if (pool.generations.size() > 1) prune_generations(pool);
   if (pool.removed && pool.workers.empty()) return erase_pool(pool.id);
   if (capped_) touch(pool);
@@ -481,6 +482,7 @@ std::optional<Time> Machine::next_deadline(const Pool& pool) const {
     if (slot.retry_at && *slot.retry_at > now_) consider(*slot.retry_at);
   }
   if (pool.rollout && pool.rollout->retry_at) consider(*pool.rollout->retry_at);
+  if (pool.scaling.watch_at && !pool.scaling.watching) consider(*pool.scaling.watch_at);
   return next;
 }
 

@@ -161,6 +161,7 @@ void Machine::add_pool(const PoolPlan& plan, bool first) {
   pool.name = plan.name;
   pool.desired = pool.last_generation = 1;
   pool.generations.emplace(pool.desired, plan);
+  pool.scaling.target = plan.workers;
   if (!first) {
     pool.rollout.emplace();
     pool.rollout->to = pool.desired;
@@ -185,10 +186,14 @@ void Machine::begin_rollout(Pool& pool, const PoolPlan& plan, bool restart) {
   rollout.from = pool.desired;
   rollout.to = ++pool.last_generation;
   rollout.scaled_before = pool.scaled;
+  rollout.target_before = pool.target();
   rollout.started = now_;
-  if (!restart && plan.workers_written != pool.plan().workers_written) pool.scaled.reset();
+  const PoolPlan& old = pool.plan();
+  const bool rewritten = plan.workers_written != old.workers_written || plan.scaling != old.scaling;
+  if (!restart && rewritten) pool.scaled.reset();
   pool.generations.emplace(rollout.to, plan);
   pool.desired = rollout.to;
+  begin_scaling(pool, rollout.target_before);
   pool.rollout = std::move(rollout);
   // A slot whose worker failed again and again is not worth protecting: the reload may be the cure.
   std::set<int> served;
@@ -223,8 +228,10 @@ void Machine::roll_back(Pool& pool, const Failure& failure, WorkerId worker) {
     state_.listeners_touched = true;
     return;
   }
+  const int held = std::max(pool.target(), rollout.target_before);
   pool.desired = rollout.from;
   pool.scaled = rollout.scaled_before;
+  begin_scaling(pool, held);
   for (auto& [id, other] : pool.workers) {
     const bool useless = other.active() && other.generation == rollout.to && !other.ready();
     if (useless) retire(pool, other, StopCause::kRolledBack);

@@ -5,7 +5,7 @@
 namespace ostler::core {
 namespace {
 
-constexpr int kVersion = 2;
+constexpr int kVersion = 3;
 
 template <class T>
 std::string written(const T& value) {

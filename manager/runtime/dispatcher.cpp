@@ -248,6 +248,11 @@ void Dispatcher::look() {
   if (some) look_after(late.empty() ? limits::kLookAtTaken : limits::kSuspect);
 }
 
+std::size_t Dispatcher::homeless(core::PoolId pool) const {
+  const auto found = pools_.find(pool);
+  return found == pools_.end() ? 0 : found->second.homeless.size();
+}
+
 std::optional<Dispatcher::Waiting> Dispatcher::waiting(core::WorkerId worker) const {
   for (const auto& [id, state] : pools_) {
     const auto found = state.pool.workers.find(worker);

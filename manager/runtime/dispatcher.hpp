@@ -57,6 +57,8 @@ class Dispatcher {
     core::Time since{};
   };
   [[nodiscard]] std::optional<Waiting> waiting(core::WorkerId worker) const;
+  // Connections that wait for a worker, and are in no queue of the kernel's.
+  [[nodiscard]] std::size_t homeless(core::PoolId pool) const;
 
  private:
   // A worker, during one turn.

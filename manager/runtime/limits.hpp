@@ -53,6 +53,10 @@ inline constexpr int kDispatchPerTurn = 128;
 inline constexpr std::uint64_t kUntaken = 64;
 // How soon after a hand-over it is looked whether it was taken.
 inline constexpr core::Duration kLookAtTaken = milliseconds(1);
+// How often it is looked what workers are at, while their pool's load is followed; and how long
+// after the last question nobody looks any more.
+inline constexpr core::Duration kSampleLoad = milliseconds(25);
+inline constexpr core::Duration kLoadForgotten = seconds(1);
 // The handshake of a request of the manager's own, in milliseconds.
 inline constexpr int kProbeHandshake = 2;
 // What a scoreboard can say at most.

@@ -144,6 +144,12 @@ control::EventView Runtime::event_of(const core::Note& note) const {
       add("replaced", note.value);
       break;
     case core::NoteKind::kPoolScaled:
+      add("target", note.value);
+      if (note.decision) {
+        add("from", note.decision->from);
+        add("why", core::describe(*note.decision));
+      }
+      break;
     case core::NoteKind::kPoolReady:
       add("target", note.value);
       break;
@@ -208,7 +214,9 @@ void Runtime::log_note(const core::Note& note) const {
       return spdlog::error("reload{}{} {}: {}", note.pool.empty() ? "" : " of ", note.pool,
                            core::word(note.outcome), why);
     case core::NoteKind::kPoolScaled:
-      return spdlog::info("{} scaled to {}", note.pool, note.value);
+      return spdlog::info("{} scaled from {} to {}: {}", note.pool,
+                          note.decision ? note.decision->from : 0, note.value,
+                          note.decision ? core::describe(*note.decision) : "asked for");
     case core::NoteKind::kPoolReady:
       return spdlog::info("{} has all its {} workers", note.pool, note.value);
     case core::NoteKind::kPoolRemoved:

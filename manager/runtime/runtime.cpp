@@ -62,6 +62,7 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
       steering_(context, listeners_, doorbell_, steering_hooks()),
       dispatcher_(context, listeners_, doorbell_,
                   [this](core::WorkerId worker) { waits_for(worker); }),
+      load_(context, [this](core::PoolId pool) { return load_sources(pool); }),
       notify_(
           context,
           [this](pid_t sender) {

@@ -22,6 +22,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,7 @@
 #include "runtime/doorbell.hpp"
 #include "runtime/launch.hpp"
 #include "runtime/listeners.hpp"
+#include "runtime/load.hpp"
 #include "runtime/notify_socket.hpp"
 #include "runtime/output.hpp"
 #include "runtime/probes.hpp"
@@ -125,6 +127,8 @@ class Runtime {
   void perform(const core::Look& action);
   void perform(const core::Measure& action);
   void perform(const core::EmptyQueue& action);  // sharing.cpp
+  void perform(const core::Watch& action);
+  void perform(const core::AwaitDemand& action);
   void open_output(Process& process, SpawnRequest& request, UniqueFd& end);
   void watch_readiness(core::WorkerId worker, const Process& process);
   void adjust_listeners(const std::string& pool);
@@ -146,6 +150,7 @@ class Runtime {
   Steering::Hooks steering_hooks();
   [[nodiscard]] Steering::Standing standing(core::WorkerId worker) const;
   bool give_sockets(const core::Spawn& action, const config::Pool& pool, ListenError& failure);
+  std::vector<LoadMeter::Source> load_sources(core::PoolId pool) const;
   void share_out();
   void steer_listeners();
   void dispatch_connections();
@@ -196,6 +201,8 @@ class Runtime {
   Doorbell doorbell_;
   Steering steering_;
   Dispatcher dispatcher_;
+  LoadMeter load_;
+  std::set<core::PoolId> awaiting_demand_;
   std::map<core::PoolId, std::vector<Connection>> left_behind_;  // by workers that are gone
   NotifySocket notify_;
   ChildWatch children_;

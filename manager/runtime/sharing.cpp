@@ -33,6 +33,13 @@ void Runtime::waits_for(core::WorkerId worker) {
 }
 
 void Runtime::on_knock(const std::string& key) {
+  std::erase_if(awaiting_demand_, [&](core::PoolId id) {
+    const auto pool = core_.state().pools.find(id);
+    if (pool == core_.state().pools.end()) return true;
+    if (std::ranges::count(pool->second.plan().listeners, key) == 0) return false;
+    enqueue(core::Demand{id});
+    return true;
+  });
   steering_.rung(key);
   dispatcher_.rung(key);
 }
@@ -49,6 +56,43 @@ Steering::Standing Runtime::standing(core::WorkerId worker) const {
                   : known->emptying ? Steering::Seat::kEmptying
                                     : Steering::Seat::kLeaving;
   return standing;
+}
+
+std::vector<LoadMeter::Source> Runtime::load_sources(core::PoolId id) const {
+  std::vector<LoadMeter::Source> sources;
+  const auto pool = core_.state().pools.find(id);
+  if (pool == core_.state().pools.end()) return sources;
+  for (const auto& [worker, known] : pool->second.workers) {
+    const auto process = processes_.find(worker);
+    if (!known.ready() || process == processes_.end()) continue;
+    const WorkerChannel& channel = *process->second.channel;
+    if (channel.speaks()) sources.push_back({worker, process->second.pid, &channel.scoreboard()});
+  }
+  return sources;
+}
+
+void Runtime::perform(const core::Watch& action) {
+  const LoadMeter::Load load = load_.measure(action.pool);
+  core::LoadSeen seen;
+  seen.pool = action.pool;
+  seen.used = load.used;
+  seen.capacity = load.capacity;
+  seen.waiting = static_cast<std::int64_t>(dispatcher_.homeless(action.pool));
+  for (const std::string& key : core_.state().pools.at(action.pool).plan().listeners) {
+    const ListenerFigures figures = listeners_.figures(key);
+    seen.waiting += std::max<std::int64_t>(figures.backlog, 0);
+    seen.full =
+        seen.full || (figures.backlog_limit > 0 && figures.backlog >= figures.backlog_limit);
+  }
+  enqueue(seen);
+}
+
+// Nothing is to be done until somebody connects.
+void Runtime::perform(const core::AwaitDemand& action) {
+  awaiting_demand_.insert(action.pool);
+  for (const std::string& key : core_.state().pools.at(action.pool).plan().listeners) {
+    for (const Member& member : listeners_.members(key)) doorbell_.arm(member.fd.get(), key);
+  }
 }
 
 // Gives a worker that is about to be started its sockets. False: `failure` says why not.

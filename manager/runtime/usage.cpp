@@ -55,6 +55,16 @@ std::optional<double> cpu_seconds(pid_t pid) {
   return (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
 }
 
+double cpu_seconds_of_all(pid_t pid) {
+  double sum = 0;
+  std::vector<pid_t> pids{pid};
+  for (std::size_t i = 0; i < pids.size(); ++i) {
+    sum += cpu_seconds(pids[i]).value_or(0);
+    add_children(pids[i], pids);
+  }
+  return sum;
+}
+
 Usage measure_usage(pid_t pid) {
   Usage usage;
   std::vector<pid_t> pids{pid};

@@ -20,4 +20,7 @@ Usage measure_usage(pid_t pid);
 // Of `pid` alone, with its threads.
 std::optional<double> cpu_seconds(pid_t pid);
 
+// Of `pid` and its descendants (bounded), as far as they can be read.
+double cpu_seconds_of_all(pid_t pid);
+
 }  // namespace ostler::runtime

@@ -61,6 +61,19 @@ HealthPlan health(const std::string& text) {
   return {duration(parts.at(0)), std::stoi(parts.at(1))};
 }
 
+// "1/8/busy/0.7/2s/60s"
+ScalingPlan scaling(const std::string& text) {
+  const auto parts = split(text, '/');
+  ScalingPlan plan;
+  plan.min = std::stoi(parts.at(0));
+  plan.max = std::stoi(parts.at(1));
+  plan.by = parts.at(2) == "busy" ? ScaleBy::kBusy : ScaleBy::kBacklog;
+  plan.target = std::llround(std::stod(parts.at(3)) * 1000);
+  plan.up_after = duration(parts.at(4));
+  plan.down_after = duration(parts.at(5));
+  return plan;
+}
+
 // Whether the key is about looking after workers that run.
 bool set_care(PoolPlan& pool, const std::string& key, const std::string& value) {
   RecyclePlan& recycle = pool.recycle;
@@ -90,6 +103,11 @@ bool set_care(PoolPlan& pool, const std::string& key, const std::string& value) 
 void set_key(PoolPlan& pool, const std::string& key, const std::string& value) {
   if (key == "workers") {
     pool.workers = pool.workers_written = std::stoi(value);
+    pool.scaling.reset();
+  } else if (key == "scale") {
+    pool.scaling = scaling(value);
+    pool.workers = pool.scaling->min;
+    pool.workers_written = -2;
   } else if (key == "listen") {
     pool.listeners = split(value, ',');
   } else if (key == "settle") {
@@ -148,8 +166,12 @@ void Player::command(const std::vector<std::string>& words) {
   if (verb == "pool") return set_pool(words);
   if (verb == "drop") {
     std::erase_if(plan_.pools, [&](const PoolPlan& pool) { return pool.name == object; });
+  } else if (verb == "load" && words.size() > 2) {
+    set_load(words);
   } else if (verb == "load") {
     load(object);
+  } else if (verb == "demand") {
+    step(Demand{pool(object)});
   } else if (verb == "restart") {
     step(RestartRequested{begin("restart"), object});
   } else if (verb == "scale") {
@@ -203,6 +225,21 @@ void Player::set_pool(const std::vector<std::string>& words) {
 void Player::load(const std::string& only) {
   for (PoolPlan& pool : plan_.pools) pool.launch = LaunchId{++launches_};
   step(PlanAccepted{begin("load"), plan_, only});
+}
+
+void Player::set_load(const std::vector<std::string>& words) {
+  LoadSeen load;
+  const std::map<std::string, std::int64_t*> numbers = {
+      {"used", &load.used}, {"capacity", &load.capacity}, {"waiting", &load.waiting}};
+  for (std::size_t i = 2; i < words.size(); ++i) {
+    const auto parts = split(words[i], '=');
+    const auto number = numbers.find(parts.at(0));
+    load.full = load.full || words[i] == "full";
+    if (words[i] == "full") continue;
+    if (number == numbers.end()) fault("a load is used, capacity, waiting, full: " + words[i]);
+    *number->second = std::stoll(parts.at(1));
+  }
+  loads_[words[1]] = load;
 }
 
 void Player::scale(const std::vector<std::string>& words) {
@@ -360,6 +397,19 @@ void Player::tell(const Measure& action) {
   lines_.push_back("measure " + name(action.worker));
 }
 
+// It comes four times a second: said only where it is not answered.
+void Player::tell(const Watch& action) {
+  const auto load = loads_.find(action.pool_name);
+  if (load == loads_.end()) return lines_.push_back("watch " + action.pool_name);
+  LoadSeen seen = load->second;
+  seen.pool = action.pool;
+  answers_.emplace_back(seen);
+}
+
+void Player::tell(const AwaitDemand& action) {
+  lines_.push_back("wait until somebody connects to " + action.pool_name);
+}
+
 void Player::tell(const DropLaunch&) {}  // the shell's bookkeeping
 
 void Player::tell(const Note& note) {
@@ -401,7 +451,11 @@ void Player::tell(const Note& note) {
                        (note.outcome == Outcome::kRejected ? ": " + why : ""));
       break;
     case NoteKind::kPoolScaled:
-      lines_.push_back(who + " wants " + std::to_string(note.value));
+      lines_.push_back(
+          who + " wants " + std::to_string(note.value) +
+          (note.decision->reason == ScaleReason::kAsked
+               ? ""
+               : ", not " + std::to_string(note.decision->from) + ": " + describe(*note.decision)));
       break;
     case NoteKind::kPoolReady:
       lines_.push_back(who + " has all it wants");
@@ -443,6 +497,12 @@ OperationId Player::begin(const std::string& what) {
   const OperationId id{operations_.size() + 1};
   operations_[id] = what;
   return id;
+}
+
+PoolId Player::pool(const std::string& name) const {
+  const Pool* found = find_pool(core_.state(), name);
+  if (found == nullptr) fault("no such pool: " + name);
+  return found->id;
 }
 
 WorkerId Player::worker(const std::string& text) const {

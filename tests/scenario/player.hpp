@@ -4,9 +4,14 @@
 //                          50%), stop, start, heartbeat, request, after, backoff, backoff_max,
 //                          burst, reset, health (10s/3: how often, and how often in a row it may
 //                          fail), warmup (2), channel (yes), recycle_requests (100+20, the second
-//                          is the jitter), lifetime (1h+5m), memory (bytes)
+//                          is the jitter), lifetime (1h+5m), memory (bytes), scale
+//                          (min/max/busy/0.7/2s/60s: by, target, up_after, down_after)
 //   drop NAME              takes a pool out of the next plan
 //   load [NAME]            the plan is accepted: at first the manager starts, later it reloads
+//   load NAME [used=N] [capacity=N] [waiting=N] [full]
+//                          the load of a pool from now on: what each question for it is answered
+//                          with (thousandths of a worker; without a load, none is answered)
+//   demand NAME            somebody connects to a pool whose load nobody watches
 //   restart [NAME]         the workers are replaced
 //   scale NAME 4|+1|-1|reset
 //   stop [now]
@@ -54,6 +59,7 @@ class Player {
   void command(const std::vector<std::string>& words);
   void set_pool(const std::vector<std::string>& words);
   void load(const std::string& only);
+  void set_load(const std::vector<std::string>& words);
   void probed(const std::vector<std::string>& words);
   void looked(const std::vector<std::string>& words);
   void measured(const std::vector<std::string>& words);
@@ -71,11 +77,14 @@ class Player {
   void tell(const core::LetAccept& action);
   void tell(const core::Look& action);
   void tell(const core::Measure& action);
+  void tell(const core::Watch& action);
+  void tell(const core::AwaitDemand& action);
   void tell(const core::DropLaunch& action);
   void tell(const core::Note& note);
   void tell(const core::Reply& reply);
   void tell(const core::ExitManager& action);
   core::OperationId begin(const std::string& what);
+  [[nodiscard]] core::PoolId pool(const std::string& name) const;
   [[nodiscard]] core::WorkerId worker(const std::string& text) const;
   [[nodiscard]] std::string name(core::WorkerId worker) const;
 
@@ -87,6 +96,7 @@ class Player {
   std::map<core::WorkerId, Place> places_;
   std::map<core::WorkerId, core::Probe> probes_;  // the last ones
   std::map<core::WorkerId, core::Look> looks_;
+  std::map<std::string, core::LoadSeen> loads_;  // by pool
   std::map<core::OperationId, std::string> operations_;
   std::set<std::string> broken_;
   bool unstartable_ = false;

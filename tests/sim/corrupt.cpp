@@ -32,6 +32,10 @@ const std::vector<Mistake>& mistakes() {
       {"close-early", "a socket in use is closed"},
       {"keep-launch", "a launch that nobody needs is kept"},
       {"drop-launch-early", "a launch in use is dropped"},
+      {"lose-watch", "the load of a pool is not asked for"},
+      {"watch-at-random", "the load of a pool is asked for, though nobody has work for it"},
+      {"lose-await", "nobody is told to look for clients of an idle pool"},
+      {"scale-further", "a pool is scaled to one more than the load asks for"},
       {"exit-early", "the manager ends while workers live"},
       {"never-exit", "the manager does not end"},
       {"wrong-exit", "the manager ends with a wrong reason"},
@@ -75,6 +79,7 @@ void Corruptor::corrupt(Actions& actions, std::optional<Time>& promised, Time no
   if (!active()) return;
   spoil_workers(actions);
   spoil_care(actions);
+  spoil_scaling(actions);
   spoil_answers(actions);
   spoil_sockets(actions);
   spoil_order(actions);
@@ -148,6 +153,20 @@ void Corruptor::spoil_care(Actions& actions) {
   if (is("accept-early")) actions.emplace_back(LetAccept{worker});
   if (is("look-at-random")) actions.emplace_back(Look{worker, {}, {}});
   if (is("measure-at-random")) actions.emplace_back(Measure{worker});
+}
+
+void Corruptor::spoil_scaling(Actions& actions) {
+  const auto all = [](const auto&) { return true; };
+  if (is("lose-watch")) drop<Watch>(actions, all);
+  if (is("lose-await")) drop<AwaitDemand>(actions, all);
+  if (is("scale-further")) {
+    change<Note>(actions, [](Note& note) {
+      const bool by_load = note.decision && note.decision->reason != ScaleReason::kAsked;
+      if (by_load && note.value > note.decision->from) ++note.value;
+    });
+  }
+  if (!is("watch-at-random") || spawned_.empty() || !random_.chance(0.05)) return;
+  actions.emplace_back(Watch{spawned_.back().pool, spawned_.back().pool_name});
 }
 
 void Corruptor::spoil_answers(Actions& actions) {

@@ -36,6 +36,7 @@ class Corruptor {
   void change(core::Actions& actions, F&& how);
   void spoil_workers(core::Actions& actions);
   void spoil_care(core::Actions& actions);
+  void spoil_scaling(core::Actions& actions);
   void spoil_answers(core::Actions& actions);
   void spoil_sockets(core::Actions& actions);
   void spoil_order(core::Actions& actions);

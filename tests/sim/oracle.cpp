@@ -19,7 +19,10 @@ void Oracle::begin(Time now) {
   given_up_.clear();
   departed_.clear();
   stray_.clear();
-  for (const auto& pool : pools_) pool->was_rolling = pool->rollout.has_value();
+  for (const auto& pool : pools_) {
+    pool->was_rolling = pool->rollout.has_value();
+    pool->load.may_decide = pool->load.demanded = false;
+  }
   notice_late();
   begun_ = true;
 }
@@ -108,7 +111,7 @@ void Oracle::on(const ScaleRequested& event) {
   if (pool == nullptr) return expect(event.op, Outcome::kNotFound);
   if (stopping_) return expect(event.op, Outcome::kStopping);
   expect(event.op, Outcome::kDone);
-  const int before = pool->scaled.value_or(pool->plans.at(pool->desired()).workers);
+  const int before = target(*pool);
   const auto bounded = [](long value) {
     return static_cast<int>(std::clamp(value, 0L, static_cast<long>(limits::kWorkersPerPool)));
   };
@@ -121,6 +124,7 @@ void Oracle::on(const ScaleRequested& event) {
       break;
     case ScaleKind::kReset:
       pool->scaled.reset();
+      begin_load(*pool, before);
       break;
   }
   if (pool->rollout) pool->rollout->scaled_since = true;
@@ -255,6 +259,7 @@ void Oracle::on(const WorkerSigned& event) {
       worker->care.speaks = true;
       return;
     case WorkerSign::kAwake:
+      watch_by(*worker->pool, now_ + limits::kWatchEvery);
       return has_work(*worker);
     case WorkerSign::kWorn:
       if (worker->plan.recycle.requests > 0) wear_out(*worker, Wear::kRequests);

@@ -121,6 +121,29 @@ class Oracle {
     bool forgotten = false;                // perhaps: that was before the slot was given up
     std::optional<Time> earliest, latest;  // the next worker: not before, not after
   };
+  // The load of a pool that follows it, and what has come of it.
+  struct Load {
+    struct Answer {
+      Time at{};
+      double work = 0;  // workers in use, all ready ones taken like those that tell
+      double waiting = 0;
+      bool full = false, known = false;
+      bool failing = false;  // perhaps: a slot has had to wait, and more of the same helps nobody
+      int ready = 0;
+    };
+    int target = 0;
+    bool watching = false, awaiting = false;
+    std::optional<Time> due;    // the next question
+    std::optional<Time> last;   // answer, while they follow one another
+    std::optional<Time> woken;  // the next question, if the last answer asks for none
+    bool resting = false;       // nothing is used, nobody waits
+    std::deque<Answer> row;     // answers that follow one another, since the last decision
+    bool may_decide = false, demanded = false;  // in this step
+    std::optional<Time> idle_since;
+    Duration widest{};  // between two answers since then
+    std::optional<Time> gave_up;
+    int patience = 0;
+  };
   struct Rollout {
     Generation from = 0, to = 0;
     bool back = false;
@@ -128,6 +151,7 @@ class Oracle {
     bool looping = false;  // one of its workers proved itself and then crashed again and again
     int replaced = 0, cut_off = 0;
     std::optional<int> scaled_before;
+    int target_before = 0;
     bool scaled_since = false;
     std::optional<Time> earliest, latest;
     std::set<WorkerId> failed;
@@ -140,6 +164,7 @@ class Oracle {
     std::map<Generation, PoolPlan> plans;
     Generation current = 0, last = 0;
     std::optional<int> scaled;
+    Load load;
     std::optional<Rollout> rollout;
     bool was_rolling = false;  // when the step began
     std::map<int, Slot> slots;
@@ -207,6 +232,8 @@ class Oracle {
   void on(const core::Measured& event);
   void on(const core::QueueEmptied& event);
   void on(const core::Stranded& event);
+  void on(const core::LoadSeen& event);
+  void on(const core::Demand& event);
   void remember(OperationId op, const core::Event& request);
   void expect(OperationId op, core::Outcome outcome);
   Worker* find(WorkerId id);
@@ -253,6 +280,21 @@ class Oracle {
   [[nodiscard]] Duration stood_since(Time since) const;
   [[nodiscard]] bool cared_for(const Worker* worker) const;
   [[nodiscard]] std::optional<Time> next_care(const Worker& worker) const;
+
+  // oracle_scaling.cpp: the number of workers, by load.
+  void act(const core::Watch& action);
+  void act(const core::AwaitDemand& action);
+  [[nodiscard]] static int target(const Pool& pool);
+  [[nodiscard]] bool follows_load(const Pool& pool) const;
+  void begin_load(Pool& pool, int held);
+  void watch_by(Pool& pool, Time when);
+  void scaled(const core::Note& note);
+  void check_scaled_up(const Pool& pool, const core::Note& note);
+  void check_calm(const Pool& pool, const core::Note& note);
+  void check_load(Pool& pool, bool continues);
+  void judge_patience(Pool& pool);
+  [[nodiscard]] static bool may_be_failing(const Pool& pool);
+  [[nodiscard]] std::string unsettled_load(const Pool& pool) const;
 
   // oracle_reload.cpp: generations, listeners, answers.
   void act(const core::OpenListener& action);

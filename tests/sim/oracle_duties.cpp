@@ -12,14 +12,13 @@ using namespace core;  // every word here is the core's
 // While a reload changes the target, the larger one may be held until the new generation has shown
 // that it works.
 int Oracle::most(const Pool& pool) {
-  const int wanted = pool.scaled.value_or(pool.plans.at(pool.desired()).workers);
+  const int wanted = target(pool);
   if (!pool.rolling() || pool.rollout->from == 0 || pool.rollout->scaled_since) return wanted;
-  const PoolPlan& before = pool.plans.at(pool.rollout->from);
-  return std::max(wanted, pool.rollout->scaled_before.value_or(before.workers));
+  return std::max(wanted, pool.rollout->target_before);
 }
 
 int Oracle::least(const Pool& pool) {
-  return pool.scaled.value_or(pool.plans.at(pool.desired()).workers);
+  return target(pool);
 }
 
 void Oracle::end(std::optional<Time> promised) {
@@ -38,7 +37,10 @@ void Oracle::end(std::optional<Time> promised) {
     const bool goes = stopping_ || worker->pool->removed;
     if (goes && worker->active() && !continues) wrong("not told to go: " + name(*worker));
   }
-  for (const auto& pool : pools_) check_pool(*pool, continues);
+  for (const auto& pool : pools_) {
+    check_pool(*pool, continues);
+    check_load(*pool, continues);
+  }
   for (const auto& [id, departed] : departed_) {
     check(false, "nothing is said about the end of " + names_.of(id));
   }
@@ -277,6 +279,8 @@ std::optional<Time> Oracle::first_deadline(std::string* what) const {
     const bool waits =
         pool->rolling() && pool->rollout->earliest && now_ < *pool->rollout->earliest;
     if (waits) consider(pool->rollout->latest, "next try", [&] { return pool->name; });
+    const bool watched = follows_load(*pool) && !pool->load.watching;
+    if (watched) consider(pool->load.due, "a look at the load", [&] { return pool->name; });
   }
   return first;
 }
@@ -288,7 +292,8 @@ bool Oracle::idle() const {
     if (worker->last_beat && worker->plan.heartbeat_timeout) return false;
     if (next_care(*worker)) return false;
   }
-  return std::ranges::all_of(pools_, [](const auto& pool) {
+  return std::ranges::all_of(pools_, [this](const auto& pool) {
+    if (follows_load(*pool) && !pool->load.watching && pool->load.due) return false;
     return std::ranges::all_of(pool->slots, [](const auto& entry) { return !entry.second.latest; });
   });
 }
@@ -344,7 +349,7 @@ std::string Oracle::unfinished(const Pool& pool) const {
   if (static_cast<int>(slots.size()) != least(pool)) {
     return std::to_string(slots.size()) + " workers, not " + std::to_string(least(pool));
   }
-  return {};
+  return unsettled_load(pool);
 }
 
 // The latest moment at which a stop may take a worker's life into account.

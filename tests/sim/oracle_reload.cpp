@@ -176,6 +176,7 @@ void Oracle::remove(Pool& pool) {
 void Oracle::roll(Pool& pool, const PoolPlan& plan) {
   const Generation to = ++pool.last;
   pool.plans.emplace(to, plan);
+  if (pool.current == 0) pool.load.target = plan.workers;
   if (reload_->first) {
     pool.current = to;
     return;
@@ -185,10 +186,15 @@ void Oracle::roll(Pool& pool, const PoolPlan& plan) {
   rollout.to = to;
   rollout.scaled_before = pool.scaled;
   rollout.started = now_;
-  const bool written_anew = pool.current != 0 && !reload_->restart &&
-                            plan.workers_written != pool.plans.at(pool.current).workers_written;
-  if (written_anew) pool.scaled.reset();
+  if (pool.current != 0) {
+    const PoolPlan& old = pool.plans.at(pool.current);
+    rollout.target_before = target(pool);
+    const bool written_anew =
+        plan.workers_written != old.workers_written || plan.scaling != old.scaling;
+    if (written_anew && !reload_->restart) pool.scaled.reset();
+  }
   pool.rollout = rollout;
+  if (pool.current != 0) begin_load(pool, rollout.target_before);
   clear_counts(pool);
   reload_->waiting.insert(&pool);
 }
@@ -231,12 +237,14 @@ void Oracle::pool_failing(const Note& note) {
         "rolled back after " + std::to_string(rollout.failures) + " failures of " +
             std::to_string(attempts) + ": " + note.pool);
   check(note.failure.has_value(), "rolled back without a reason: " + note.pool);
+  const int held = std::max(target(*pool), rollout.target_before);
   rollout.back = true;
   rollout.earliest = rollout.latest = std::nullopt;
   if (!rollout.scaled_since) pool->scaled = rollout.scaled_before;
   clear_counts(*pool);
   unsettle_slots(*pool);
   if (rollout.from == 0) pool->removed = true;
+  if (!pool->removed) begin_load(*pool, held);
 }
 
 void Oracle::pool_finished(const Note& note) {
@@ -341,6 +349,7 @@ void Oracle::act(const Note& note) {
       return check(pool != nullptr && serving >= least(*pool), "called ready: " + note.pool);
     }
     case NoteKind::kPoolScaled:
+      return scaled(note);
     case NoteKind::kManagerReady:
     case NoteKind::kClockJumped:
       return;

@@ -16,13 +16,33 @@ const std::vector<std::string> kKeys = {"a", "b", "c", "d", "e", "f"};
 }  // namespace
 
 Planner::Planner(std::uint64_t seed, int pools, int workers)
-    : random_(seed), most_workers_(workers), cares_(workers <= 100 && random_.chance(0.6)) {
+    : random_(seed),
+      most_workers_(workers),
+      cares_(workers <= 100 && random_.chance(0.6)),
+      scales_(workers <= 100 && random_.chance(0.3)) {
   while (pools-- > 0) add_pool();
 }
 
 void Planner::set_workers(PoolPlan& pool) {
+  pool.scaling.reset();
+  if (scales_ && random_.chance(0.7)) return set_scaling(pool);
   pool.workers = random_.chance(0.1) ? random_.between(0, 1) : random_.between(1, most_workers_);
   pool.workers_written = random_.chance(0.2) ? -1 : pool.workers;
+}
+
+// Spans are short, so that a life has room for many of them.
+void Planner::set_scaling(PoolPlan& pool) {
+  core::ScalingPlan scaling;
+  scaling.min = random_.chance(0.4) ? 0 : random_.between(1, most_workers_);
+  scaling.max = scaling.min + random_.between(0, most_workers_ + 4);
+  scaling.by = random_.chance(0.6) ? core::ScaleBy::kBusy : core::ScaleBy::kBacklog;
+  const bool busy = scaling.by == core::ScaleBy::kBusy;
+  scaling.target = busy ? random_.between(100, 1000) : random_.between(500, 20000);
+  scaling.up_after = random_.chance(0.1) ? 0ns : random_.spread(100ms, 4s);
+  scaling.down_after = random_.spread(500ms, 20s);
+  pool.scaling = scaling;
+  pool.workers = scaling.min;
+  pool.workers_written = -2;
 }
 
 // Every setting that the core knows, from one end of what is allowed to the other.

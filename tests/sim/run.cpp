@@ -273,6 +273,7 @@ void Run::liveness() {
   world_.heal();
   batches_ = false;
   converge("the world is healthy again");
+  if (!over() && planner_.scales()) follow_load();
   if (!over() && random_.chance(0.7)) final_reload();
   if (!over()) stop();
 }
@@ -286,6 +287,23 @@ void Run::converge(const char* what) {
     if (!moves || now_ > limit || events_ > most) {
       fault_ = std::string("never settles after ") + what + ": " + oracle_.unfinished();
     }
+  }
+}
+
+// A crowd that stays must find enough workers, and when it is gone they must go, too.
+void Run::follow_load() {
+  world_.crowd(random_.between(100, 20000), now_);
+  pass(60s);
+  if (!over()) converge("a crowd has come");
+  if (over()) return;
+  world_.crowd(0, now_);
+  pass(1s);
+  if (!over()) converge("the crowd has gone");
+}
+
+void Run::pass(Duration duration) {
+  const Time end = now_ + duration;
+  while (!over() && now_ < end && advance(false)) {
   }
 }
 

@@ -49,6 +49,8 @@ class Run {
   void liveness();
   void converge(const char* what);
   void final_reload();
+  void follow_load();
+  void pass(core::Duration duration);
   void stop();
   bool advance(bool with_requests);
   void be_late();

@@ -167,6 +167,15 @@ std::string pool_outcome_text(const PoolOutcome& outcome, const Names& names) {
   return result;
 }
 
+std::string load_text(const LoadSeen& load) {
+  return std::to_string(load.used) + " of " + std::to_string(load.capacity) + " in use, " +
+         std::to_string(load.waiting) + " waiting" + (load.full ? ", full" : "");
+}
+
+std::string pool_text(PoolId pool) {
+  return "pool " + std::to_string(pool.value);
+}
+
 struct EventText {
   const Names& names;
 
@@ -221,6 +230,10 @@ struct EventText {
   std::string operator()(const Stranded& e) const {
     return "stranded, pool " + std::to_string(e.pool.value);
   }
+  std::string operator()(const LoadSeen& e) const {
+    return "load of " + pool_text(e.pool) + ": " + load_text(e);
+  }
+  std::string operator()(const Demand& e) const { return "demand for " + pool_text(e.pool); }
 };
 
 struct ActionText {
@@ -242,6 +255,8 @@ struct ActionText {
   std::string operator()(const LetAccept& a) const { return "let accept " + names.of(a.worker); }
   std::string operator()(const Look& a) const { return "look at " + names.of(a.worker); }
   std::string operator()(const Measure& a) const { return "measure " + names.of(a.worker); }
+  std::string operator()(const Watch& a) const { return "watch " + a.pool_name; }
+  std::string operator()(const AwaitDemand& a) const { return "await demand for " + a.pool_name; }
   std::string operator()(const DropLaunch& a) const {
     return "drop launch " + std::to_string(a.launch.value);
   }
@@ -256,6 +271,9 @@ struct ActionText {
     if (a.cause != StopCause::kNone) result += std::string(", ") + word(a.cause);
     if (a.kind == NoteKind::kReloadFinished) result += std::string(", ") + word(a.outcome);
     if (a.kind == NoteKind::kPoolScaled) result += " to " + std::to_string(a.value);
+    if (a.decision) {
+      result += " from " + std::to_string(a.decision->from) + ": " + describe(*a.decision);
+    }
     if (a.kind == NoteKind::kWorkerWorn) result += std::string(", ") + word(a.wear);
     if (a.failure) result += ": " + describe(*a.failure);
     if (a.kind == NoteKind::kWorkerFailed && a.value > 0) {

@@ -29,6 +29,8 @@ void World::perform(const Action& action, Time now) {
   if (const auto* what = std::get_if<Probe>(&action)) probe(*what, now);
   if (const auto* what = std::get_if<Look>(&action)) look(*what, now);
   if (const auto* what = std::get_if<Measure>(&action)) measure(*what, now);
+  if (const auto* what = std::get_if<Watch>(&action)) watch(*what, now);
+  if (const auto* what = std::get_if<AwaitDemand>(&action)) await(*what, now);
   if (const auto* launch = std::get_if<DropLaunch>(&action)) {
     flaws_.erase(launch->launch);
     plans_.erase(launch->launch);
@@ -67,6 +69,7 @@ World::Flaw World::flaw_of(LaunchId launch) {
 void World::start(const Spawn& spawn, Time now) {
   Process process;
   process.plan = plans_.at(spawn.launch);
+  process.pool = spawn.pool;
   process.flaw = flaw_of(spawn.launch);
   process.beats = process.plan.heartbeat_timeout && happens(beating);
   if (process.beats) process.beat = *process.plan.heartbeat_timeout / random_.between(2, 5);
@@ -108,6 +111,7 @@ void World::live(WorkerId worker, Process& process, Time now) {
   if (happens(faults.slow_start)) ready = now + random_.between(0ns, plan.start_timeout);
   const bool mute =
       plan.ready_after && *plan.ready_after * 2 < plan.start_timeout && random_.chance(0.7);
+  process.serves_at = mute ? now + *plan.ready_after : ready;
   if (process.speaks) say(worker, now, WorkerSign::kSpeaks);
   if (process.flaw != Flaw::kNeverReady && !mute) say(worker, ready, WorkerSign::kReady);
   serve(worker, process, now, ready);
@@ -220,6 +224,80 @@ void World::measure(const Measure& measure, Time now) {
   post(now + answer_time(process), measured);
 }
 
+World::Clients& World::clients_of(PoolId pool) {
+  const auto [found, fresh] = clients_.try_emplace(pool);
+  Clients& clients = found->second;
+  if (!fresh) return clients;
+  clients.kind = static_cast<Clients::Kind>(random_.between(0, 3));
+  clients.tells = random_.chance(0.6);
+  clients.most = random_.chance(0.2) ? 0 : random_.between(10, 20000);
+  clients.work = clients.most / 2;
+  return clients;
+}
+
+void World::go_on(Clients& clients, Time now) {
+  switch (clients.kind) {
+    case Clients::Kind::kSteady:
+      break;
+    case Clients::Kind::kWandering:
+      clients.work += random_.between(-200, 200);
+      break;
+    case Clients::Kind::kBursts:
+      if (random_.chance(0.02)) clients.work = random_.chance(0.5) ? 0 : clients.most;
+      break;
+    case Clients::Kind::kWaves: {  // a day of ten minutes
+      constexpr std::int64_t kDay = 600'000;
+      const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch());
+      const std::int64_t hour = ms.count() % kDay;
+      clients.work = clients.most * std::min(hour, kDay - hour) * 2 / kDay;
+      break;
+    }
+  }
+  clients.work = crowd_.value_or(std::clamp<std::int64_t>(clients.work, 0, clients.most));
+}
+
+// What the workers cannot do waits, and is done when they can.
+void World::watch(const Watch& watch, Time now) {
+  awaiting_.erase(watch.pool);
+  Clients& clients = clients_of(watch.pool);
+  go_on(clients, now);
+  const auto ready = std::ranges::count_if(processes_, [&](const auto& entry) {
+    const Process& process = entry.second;
+    return process.pool == watch.pool && process.serves_at && *process.serves_at <= now;
+  });
+  LoadSeen seen;
+  seen.pool = watch.pool;
+  const std::int64_t capacity = 1000 * ready;
+  const std::int64_t missing = clients.work - capacity;
+  clients.queue = missing > 0 ? clients.queue + missing / 50 + 1 : clients.queue / 2;
+  clients.queue = std::min<std::int64_t>(clients.queue, 256);
+  seen.waiting = clients.queue;
+  seen.full = clients.queue == 256;
+  if (clients.tells) seen.capacity = capacity;
+  if (clients.tells) seen.used = std::min(clients.work, capacity);
+  if (happens(faults.lies)) seen.used = random_.between(-1000, 1'000'000);
+  if (happens(faults.lies)) seen.capacity = random_.between(-1000, 1'000'000);
+  if (happens(faults.lies)) seen.waiting = random_.between(-1000, 1'000'000);
+  post(now + (happens(faults.answers_late) ? random_.between(0ns, 3s) : 0ns), seen);
+}
+
+void World::await(const AwaitDemand& action, Time now) {
+  awaiting_.insert(action.pool);
+  go_on(clients_of(action.pool), now);
+  const bool sometime = !crowd_ || *crowd_ > 0;
+  if (sometime) post(now + random_.spread(1ms, 100s), Demand{action.pool}, true);
+}
+
+void World::crowd(std::int64_t work, Time now) {
+  crowd_ = work;
+  for (auto& [pool, clients] : clients_) {
+    clients.queue = 0;
+    clients.tells = true;  // a queue alone does not settle: none can be spared, or one is missing
+  }
+  if (work == 0) return;
+  for (const PoolId pool : awaiting_) post(now, Demand{pool});
+}
+
 // What was on its way when the world was healed.
 void World::mend(Event& event) {
   if (auto* probed = std::get_if<Probed>(&event)) probed->result = ProbeResult::kPassed;
@@ -292,6 +370,7 @@ bool World::deliver(Due& due, Time now) {
     if (first) dead_.push_back(exited->worker);
     return first;
   }
+  if (const auto* demand = std::get_if<Demand>(&due.event)) awaiting_.erase(demand->pool);
   if (dead_.size() > 64) dead_.erase(dead_.begin(), dead_.begin() + 32);
   if (!due.word) return true;
   const auto* sign = std::get_if<WorkerSigned>(&due.event);
@@ -327,7 +406,11 @@ Event World::stranger() {
   const WorkerId who = dead_.empty() || random_.chance(0.2) ? WorkerId{1000000 + random_.below(9)}
                                                             : random_.pick(dead_);
   const ProbeResult result = static_cast<ProbeResult>(random_.between(0, 2));
-  switch (random_.between(0, 7)) {
+  switch (random_.between(0, 9)) {
+    case 7:
+      return LoadSeen{PoolId{random_.below(9)}, 1, 1, 1, true};
+    case 8:
+      return Demand{PoolId{random_.below(9)}};
     case 0:
       return Exited{who, false, 0, false};
     case 1:

@@ -41,7 +41,7 @@ struct Faults {
   double lies = 0;           // its scoreboard tells what cannot be
   double bloats = 0;         // takes more memory than it may
   double wears = 0;          // has served all its requests
-  double answers_late = 0;   // probes, looks and measurements take long
+  double answers_late = 0;   // probes, looks, measurements and loads take long
   double listener_fails = 0;
   double listener_late = 0;
   double doubles = 0;    // an event comes again, later
@@ -63,6 +63,8 @@ class World {
   std::optional<core::Event> pop(core::Time now);
   // From now on nobody new misbehaves, and those that live do not die by themselves.
   void heal();
+  // From now on every pool's clients keep so many thousandths of a worker at work; 0: nobody comes.
+  void crowd(std::int64_t work, core::Time now);
   // Everything but the clock stands still.
   void suspend(core::Duration by);
   // Longest time between SIGKILL and the end.
@@ -80,6 +82,17 @@ class World {
     bool deaf_to_stop = false, deaf_to_abort = false;
     bool speaks = false, fails_warmup = false, sick = false, bloated = false;
     std::optional<core::Time> stuck_since;
+    core::PoolId pool;
+    std::optional<core::Time> serves_at;
+  };
+  // Who wants what of a pool.
+  struct Clients {
+    enum class Kind { kSteady, kWandering, kBursts, kWaves };
+    Kind kind = Kind::kSteady;
+    bool tells = true;       // its workers say what they are at
+    std::int64_t most = 0;   // thousandths of a worker, as is what follows
+    std::int64_t work = 0;   // what they would keep busy now
+    std::int64_t queue = 0;  // connections
   };
   struct Due {
     core::Time at{};
@@ -102,6 +115,10 @@ class World {
   void probe(const core::Probe& probe, core::Time now);
   void look(const core::Look& look, core::Time now);
   void measure(const core::Measure& measure, core::Time now);
+  void watch(const core::Watch& watch, core::Time now);
+  void await(const core::AwaitDemand& action, core::Time now);
+  Clients& clients_of(core::PoolId pool);
+  void go_on(Clients& clients, core::Time now);
   std::optional<core::Lasting> lasting(std::optional<core::Duration> limit, const Process& process,
                                        core::Time now);
   core::Duration answer_time(const Process& process);
@@ -124,6 +141,9 @@ class World {
   std::map<core::WorkerId, Process> processes_;
   std::vector<core::WorkerId> dead_;  // some of them
   std::set<std::string> asked_;       // sockets that are being opened
+  std::map<core::PoolId, Clients> clients_;
+  std::set<core::PoolId> awaiting_;
+  std::optional<std::int64_t> crowd_;
   bool healed_ = false;
 };
 
