@@ -320,6 +320,8 @@ MUTANTS = [
     ("load-down-without-margin", "scaling.cpp", "allowed(plan) * 9 / 10", "allowed(plan) * 11 / 10"),
     ("load-patience-unlearnt", "scaling.cpp", "plan.down_after * (1 << scaling.doublings)",
      "plan.down_after"),
+    ("load-stale-span", "scaling.cpp", "if (!scaling.seen_at || !follows) {",
+     "if (!scaling.seen_at) {"),
     ("load-stale-answer", "scaling.cpp", "  if (!follows) return;\n", ""),
     ("load-unasked", "scaling.cpp", "!found->second.scaling.watching", "false"),
     ("load-demand-unasked", "scaling.cpp", "!found->second.scaling.awaiting", "false"),

@@ -19,7 +19,7 @@ Planner::Planner(std::uint64_t seed, int pools, int workers)
     : random_(seed),
       most_workers_(workers),
       cares_(workers <= 100 && random_.chance(0.6)),
-      scales_(workers <= 100 && random_.chance(0.3)) {
+      scales_(workers <= 100 && random_.chance(0.4)) {
   while (pools-- > 0) add_pool();
 }
 
@@ -39,7 +39,8 @@ void Planner::set_scaling(PoolPlan& pool) {
   const bool busy = scaling.by == core::ScaleBy::kBusy;
   scaling.target = busy ? random_.between(100, 1000) : random_.between(500, 20000);
   scaling.up_after = random_.chance(0.1) ? 0ns : random_.spread(100ms, 4s);
-  scaling.down_after = random_.spread(500ms, 20s);
+  const bool quick = random_.chance(0.6);
+  scaling.down_after = quick ? random_.between(500ms, 2s) : random_.spread(2s, 20s);
   pool.scaling = scaling;
   pool.workers = scaling.min;
   pool.workers_written = -2;

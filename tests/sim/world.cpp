@@ -286,14 +286,18 @@ void World::await(const AwaitDemand& action, Time now) {
   go_on(clients_of(action.pool), now);
   const bool sometime = !crowd_ || *crowd_ > 0;
   if (sometime) post(now + random_.spread(1ms, 100s), Demand{action.pool}, true);
+  const bool again = sometime && random_.chance(0.3);  // once is enough, and must be
+  if (again) post(now + random_.spread(1ms, 100s), Demand{action.pool}, true);
+}
+
+// A queue alone does not settle: none can be spared, or one is missing.
+void World::let_tell() {
+  for (auto& [pool, clients] : clients_) clients.tells = true;
 }
 
 void World::crowd(std::int64_t work, Time now) {
   crowd_ = work;
-  for (auto& [pool, clients] : clients_) {
-    clients.queue = 0;
-    clients.tells = true;  // a queue alone does not settle: none can be spared, or one is missing
-  }
+  for (auto& [pool, clients] : clients_) clients.queue = 0;
   if (work == 0) return;
   for (const PoolId pool : awaiting_) post(now, Demand{pool});
 }

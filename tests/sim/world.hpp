@@ -65,6 +65,8 @@ class World {
   void heal();
   // From now on every pool's clients keep so many thousandths of a worker at work; 0: nobody comes.
   void crowd(std::int64_t work, core::Time now);
+  // From now on all workers say what they are at.
+  void let_tell();
   // Everything but the clock stands still.
   void suspend(core::Duration by);
   // Longest time between SIGKILL and the end.
