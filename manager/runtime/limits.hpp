@@ -57,6 +57,8 @@ inline constexpr core::Duration kLookAtTaken = milliseconds(1);
 // after the last question nobody looks any more.
 inline constexpr core::Duration kSampleLoad = milliseconds(25);
 inline constexpr core::Duration kLoadForgotten = seconds(1);
+// Less of a CPU than this is what a program uses that has nothing to do.
+inline constexpr double kNoShare = 0.05;
 // The handshake of a request of the manager's own, in milliseconds.
 inline constexpr int kProbeHandshake = 2;
 // What a scoreboard can say at most.

@@ -66,7 +66,8 @@ std::vector<LoadMeter::Source> Runtime::load_sources(core::PoolId id) const {
     const auto process = processes_.find(worker);
     if (!known.ready() || process == processes_.end()) continue;
     const WorkerChannel& channel = *process->second.channel;
-    if (channel.speaks()) sources.push_back({worker, process->second.pid, &channel.scoreboard()});
+    const Scoreboard* const board = channel.speaks() ? &channel.scoreboard() : nullptr;
+    sources.push_back({worker, process->second.pid, board});
   }
   return sources;
 }
