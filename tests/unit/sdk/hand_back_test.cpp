@@ -7,8 +7,10 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <exception>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
@@ -47,6 +49,15 @@ struct Running {
 
 std::string pid_of(const fake_manager& manager) {
   return std::to_string(manager.pid());
+}
+
+// Whether it is answered on a connection that stays open.
+bool is_kept(Client& client) noexcept {
+  try {
+    return client.ask(get("/pid")).keeps_alive();
+  } catch (const std::exception&) {
+    return false;
+  }
 }
 
 }  // namespace
@@ -244,16 +255,21 @@ TEST_CASE("what was dispatched before a stop signal alone is served") {
   CHECK(old.manager.wait() == 0);
 }
 
-TEST_CASE("raw connections, and those that wait for a stream, are not handed back") {
+TEST_CASE("raw connections end as in any drain, but what comes later goes back unread") {
   for (const std::string name : kKeeping) {
     CAPTURE(name);
-    auto options = obedient_worker(name);
+    auto options = obedient_worker(name, "threads=2");
     options.dispatch = true;
     fake_manager manager(std::move(options));
     manager.wait_ready();
     LineClient client(manager.dispatch());
     CHECK(client.ask("echo x") == "x");
-    manager.drain();
+    const ostler_message message{OSTLER_DRAIN, 0, 0};
+    manager.send_rubbish({reinterpret_cast<const char*>(&message), sizeof message});
+    const Fd late(manager.dispatch());
+    for (const auto& each : manager.wait_returned(1)) ::close(each.fd);
+    CHECK(client.ask("echo y") == "y");
+    manager.ask_to_stop();
     CHECK(client.receive() == "draining");
     CHECK(client.receive() == "(end)");
     CHECK(manager.wait() == 0);
@@ -289,16 +305,13 @@ TEST_CASE("under load no request is lost and no connection is closed") {
     CAPTURE(name);
     constexpr std::size_t kClients = 8;
     auto running = std::make_unique<Running>(http_worker(name));
-    std::atomic<bool> done{false};
     std::atomic<std::size_t> answered{0};
     std::atomic<std::size_t> lost{0};
-    std::vector<std::thread> threads;
+    std::vector<std::jthread> clients;
     for (std::size_t i = 0; i < kClients; ++i) {
-      threads.emplace_back([&, client = running->dispatch()]() mutable {
-        while (!done) {
-          client.send(get("/pid"));
-          const auto reply = client.receive();
-          if (!reply || !reply->keeps_alive()) {
+      clients.emplace_back([&, client = running->dispatch()](const std::stop_token& stop) mutable {
+        while (!stop.stop_requested()) {
+          if (!is_kept(client)) {
             ++lost;
             return;
           }
@@ -317,8 +330,7 @@ TEST_CASE("under load no request is lost and no connection is closed") {
       next->manager.dispatch_again(returned);
       running = std::move(next);
     }
-    done = true;
-    for (auto& each : threads) each.join();
+    clients.clear();
     CHECK(lost == 0);
   }
 }
