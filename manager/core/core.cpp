@@ -273,8 +273,9 @@ void Machine::on(const TimeoutExtended& event) {
     ++state_.ignored;
     return;
   }
-  const bool extensible =
-      worker->state == WorkerState::kStarting || worker->state == WorkerState::kDraining;
+  // Whoever has not been asked to stop yet means something else by it.
+  const bool extensible = worker->state == WorkerState::kStarting ||
+                          (worker->state == WorkerState::kDraining && !worker->emptying);
   if (!extensible || !worker->deadline) return;
   const Duration by = std::clamp(event.by, Duration{0}, limits::kExtension);
   worker->deadline = std::max(*worker->deadline, now_ + by);

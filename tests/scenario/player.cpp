@@ -56,6 +56,15 @@ Surge surge(const std::string& text) {
   return {std::stoi(text), text.ends_with('%')};
 }
 
+Accept accept(const std::string& text) {
+  static const std::map<std::string, Accept> kKinds = {{"shared", Accept::kShared},
+                                                       {"reuseport", Accept::kReuseport},
+                                                       {"dispatch", Accept::kDispatch}};
+  const auto kind = kKinds.find(text);
+  if (kind == kKinds.end()) fault("accept is shared, reuseport or dispatch: " + text);
+  return kind->second;
+}
+
 HealthPlan health(const std::string& text) {
   const auto parts = split(text, '/');
   return {duration(parts.at(0)), std::stoi(parts.at(1))};
@@ -110,6 +119,9 @@ void set_key(PoolPlan& pool, const std::string& key, const std::string& value) {
     pool.workers_written = -2;
   } else if (key == "listen") {
     pool.listeners = split(value, ',');
+  } else if (key == "accept") {
+    pool.accept = accept(value);
+    pool.needs_channel = pool.needs_channel || pool.accept == Accept::kDispatch;
   } else if (key == "settle") {
     pool.settle = duration(value);
   } else if (key == "attempts") {
@@ -188,6 +200,11 @@ void Player::command(const std::vector<std::string>& words) {
     probed(words);
   } else if (verb == "looked") {
     looked(words);
+  } else if (verb == "emptied") {
+    step(QueueEmptied{worker(object)});
+  } else if (verb == "stranded") {
+    const Pool* pool = find_pool(core_.state(), object);
+    step(Stranded{pool != nullptr ? pool->id : PoolId{}});
   } else if (verb == "measured") {
     measured(words);
   } else if (verb == "extend") {
@@ -291,7 +308,8 @@ void Player::looked(const std::vector<std::string>& words) {
   if (event.awake) ++next;
   event.silent = lasting("silent=", look->second.heartbeat);
   event.request = lasting("request=", look->second.request);
-  for (auto* work : {&event.silent, &event.request}) {
+  event.waiting = lasting("waiting=", look->second.heartbeat);
+  for (auto* work : {&event.silent, &event.request, &event.waiting}) {
     if (*work) (*work)->what = join(words, next);
   }
   step(event);

@@ -2,10 +2,11 @@
 //
 //   pool NAME KEY=VALUE…   a pool of the next plan: workers, listen, settle, attempts, surge (1 or
 //                          50%), stop, start, heartbeat, request, after, backoff, backoff_max,
-//                          burst, reset, health (10s/3: how often, and how often in a row it may
-//                          fail), warmup (2), channel (yes), recycle_requests (100+20, the second
-//                          is the jitter), lifetime (1h+5m), memory (bytes), scale
-//                          (min/max/busy/0.7/2s/60s: by, target, up_after, down_after)
+//                          burst, reset, accept (shared, reuseport, dispatch), health (10s/3: how
+//                          often, and how often in a row it may fail), warmup (2), channel (yes),
+//                          recycle_requests (100+20, the second is the jitter), lifetime (1h+5m),
+//                          memory (bytes), scale (min/max/busy/0.7/2s/60s: by, target, up_after,
+//                          down_after)
 //   drop NAME              takes a pool out of the next plan
 //   load [NAME]            the plan is accepted: at first the manager starts, later it reloads
 //   load NAME [used=N] [capacity=N] [waiting=N] [full]
@@ -19,9 +20,11 @@
 //   ready|beat|trigger|leaving|speaks|awake|worn WORKER…
 //   probed WORKER passed|failed|busy [DETAIL]
 //                          the answer to its last probe
-//   looked WORKER [awake] [silent=TIME] [request=TIME] [WHAT]
+//   looked WORKER [awake] [silent=TIME] [request=TIME] [waiting=TIME] [WHAT]
 //                          what its scoreboard says: how long it has been silent, how long WHAT
-//                          has been served
+//                          has been served, or has waited for it
+//   emptied WORKER         nothing waits on its own socket
+//   stranded POOL          connections wait on a socket whose worker is gone
 //   measured WORKER [BYTES]
 //   extend WORKER TIME
 //   exit WORKER [CODE|SIGNAL-NUMBER signal]

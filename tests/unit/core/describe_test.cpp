@@ -38,6 +38,8 @@ TEST_CASE("a failure is told with what it was about, how long it took and which 
         "had work and made no progress for 30s (timeouts.heartbeat): GET /lock");
   CHECK(describe(failure(FailureKind::kSilent, "", 30s)) ==
         "had work and made no progress for 30s (timeouts.heartbeat)");
+  CHECK(describe(failure(FailureKind::kStalled, "12 connections", 30s)) ==
+        "did not accept what waited for it for 30s (timeouts.heartbeat): 12 connections");
   CHECK(describe(failure(FailureKind::kWarmup, "GET / was answered with 500")) ==
         "failed its warm-up: GET / was answered with 500");
   CHECK(describe(failure(FailureKind::kUnhealthy, "GET /healthz timed out after 2s")) ==
@@ -50,7 +52,11 @@ TEST_CASE("a worker that lacks the channel is told with the ways out") {
   const std::string text = describe(failure(FailureKind::kNoChannel));
   CHECK(text.starts_with("does not speak the worker channel"));
   CHECK(text.find("a worker built on the SDK") != std::string::npos);
+  CHECK(text.find("`accept: reuseport`") != std::string::npos);
   CHECK(text.find("`health: {exec}`") != std::string::npos);
+  const std::string dispatch = describe(failure(FailureKind::kNotDispatchable, "", 300ms));
+  CHECK(dispatch.starts_with("did not speak the worker channel within 300ms"));
+  CHECK(dispatch.find("a worker built on the SDK, or another `accept`") != std::string::npos);
 }
 
 TEST_CASE("an end that nobody asked for is told with its signal, and whether it had served") {
@@ -69,6 +75,7 @@ TEST_CASE("each reason to replace a worker has a word of its own") {
   CHECK(std::string(word(Wear::kLifetime)) == "lifetime");
   CHECK(std::string(word(Wear::kMemory)) == "memory");
   CHECK(std::string(word(Wear::kUnhealthy)) == "unhealthy");
+  CHECK(std::string(word(Wear::kStranded)) == "stranded-connections");
   CHECK(std::string(word(StopCause::kRecycled)) == "recycled");
   CHECK(std::string(word(StopCause::kUnhealthy)) == "unhealthy");
 }
