@@ -101,6 +101,11 @@ Json list(const std::vector<T>& items) {
   return result;
 }
 
+Json json_of(const ScalingView& scaling) {
+  return {
+      {"min", scaling.min}, {"max", scaling.max}, {"by", scaling.by}, {"target", scaling.target}};
+}
+
 Json json_of(const PoolView& pool) {
   return {{"state", pool.state},
           {"generation", pool.generation},
@@ -112,6 +117,7 @@ Json json_of(const PoolView& pool) {
           {"draining", pool.draining},
           {"workers_configured", known(pool.workers_configured)},
           {"scaled", pool.scaled},
+          {"scaling", pool.scaling ? json_of(*pool.scaling) : Json(nullptr)},
           {"listeners", list(pool.listeners)},
           {"requests", known(pool.requests)},
           {"restarts", pool.restarts},

@@ -70,6 +70,12 @@ struct ErrorView {
   Lines output;  // the last lines the worker wrote
 };
 
+struct ScalingView {
+  int min = 0, max = 0;
+  std::string by;     // busy, backlog
+  double target = 0;  // a share, or connections per worker
+};
+
 struct PoolView {
   std::string state;  // starting, running, reloading, degraded, stopping, stopped
   std::uint64_t generation = 0;
@@ -77,6 +83,7 @@ struct PoolView {
   int target = 0, ready = 0, starting = 0, draining = 0;
   std::optional<int> workers_configured;  // what the file says, `auto` resolved
   bool scaled = false;                    // the target was set by hand
+  std::optional<ScalingView> scaling;     // the load decides, within these bounds
   std::vector<ListenerView> listeners;
   std::optional<std::uint64_t> requests;
   std::uint64_t restarts = 0, reloads = 0;

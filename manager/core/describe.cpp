@@ -139,6 +139,28 @@ const char* word(StopCause cause) {
   return "";
 }
 
+const char* word(Accept accept) {
+  switch (accept) {
+    case Accept::kShared:
+      return "shared";
+    case Accept::kReuseport:
+      return "reuseport";
+    case Accept::kDispatch:
+      return "dispatch";
+  }
+  return "";
+}
+
+const char* word(ScaleBy by) {
+  switch (by) {
+    case ScaleBy::kBusy:
+      return "busy";
+    case ScaleBy::kBacklog:
+      return "backlog";
+  }
+  return "";
+}
+
 const char* word(Wear wear) {
   switch (wear) {
     case Wear::kNone:

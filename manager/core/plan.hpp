@@ -62,6 +62,9 @@ enum class ScaleBy {
   kBusy,     // target: the share of the ready workers' capacity in use
   kBacklog,  // target: connections that wait, per ready worker
 };
+const char* word(Accept accept);
+const char* word(ScaleBy by);
+
 struct ScalingPlan {
   int min = 1;
   int max = 1;

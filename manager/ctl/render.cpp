@@ -96,6 +96,13 @@ std::string error_text(const std::string& pool, const Json& error) {
          (details.empty() ? "" : " (" + details + ")");
 }
 
+// "3 workers", or "1 to 8 workers, by load".
+std::string configured(const Json& pool) {
+  const Json& scaling = member(pool, "scaling");
+  if (!scaling.is_object()) return counted(pool, "workers_configured", "worker");
+  return count_of(scaling, "min") + " to " + counted(scaling, "max", "worker") + ", by load";
+}
+
 // What the table has no column for: a roll-out in progress, waiting after failures, a target set by
 // hand, the last error.
 void print_notes(const Terminal& terminal, const std::string& name, const Json& pool) {
@@ -106,8 +113,7 @@ void print_notes(const Terminal& terminal, const std::string& name, const Json& 
                  << counted(rollout, "replaced", "worker") << " replaced\n";
   }
   if (member(pool, "scaled") == true)
-    terminal.out << name << ": scaled by hand; the configuration says "
-                 << counted(pool, "workers_configured", "worker") << "\n";
+    terminal.out << name << ": scaled by hand; the configuration says " << configured(pool) << "\n";
   if (const double wait = number_of(pool, "backing_off"); wait >= 0)
     terminal.out << terminal.paint(Style::kBad, name + ": next try in " + duration(wait)) << "\n";
   if (const Json& error = member(pool, "last_error"); !error.is_null())

@@ -90,7 +90,7 @@ control::PoolView Runtime::pool_view(const core::Pool& pool) {
   control::PoolView view;
   view.state = core::word(core::pool_state(core_.state(), pool));
   view.generation = pool.desired;
-  view.accept = "shared";
+  view.accept = core::word(pool.plan().accept);
   view.spawn = "exec";
   view.target = pool.target();
   view.ready = pool.count_ready();
@@ -98,6 +98,10 @@ control::PoolView Runtime::pool_view(const core::Pool& pool) {
   view.draining = pool.count_leaving();
   view.workers_configured = pool.plan().workers;
   view.scaled = pool.scaled.has_value();
+  if (const auto& scaling = pool.plan().scaling) {
+    view.scaling = control::ScalingView{scaling->min, scaling->max, core::word(scaling->by),
+                                        static_cast<double>(scaling->target) / 1000};
+  }
   view.restarts = pool.restarts;
   view.reloads = pool.reloads;
   const auto launch = launches_.find(pool.plan().launch);
