@@ -26,6 +26,7 @@
 
 #include "config/src/host.hpp"
 #include "config/src/text.hpp"
+#include "runtime/selector.hpp"
 #include "runtime/socket_path.hpp"
 
 namespace ostler::runtime {
@@ -440,10 +441,14 @@ bool Listeners::add(Socket& socket, ListenError& error) {
       return set_option(member.fd.get(), SOL_SOCKET, SO_REUSEPORT, 1);
     });
     if (!joined) return fail(error, "set SO_REUSEPORT on", socket.listener, errno);
-    socket.grouped = true;
   }
   UniqueFd fd;
   if (!open_another(socket.listener, socket.members, fd, error)) return false;
+  // Without a selector, which only a group can have, whoever joins would get connections at once.
+  if (!std::exchange(socket.grouped, true)) {
+    const int reason = attach_selector(fd.get(), selector_program({0}, {}));
+    if (reason != 0) return fail(error, "attach a selector to", socket.listener, reason);
+  }
   socket.members.push_back({std::move(fd), false, false, {}});
   return true;
 }

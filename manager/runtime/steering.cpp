@@ -169,6 +169,7 @@ void Steering::select(const std::string& key, Group& group, std::vector<Place>& 
     }
     places = this->places(key, group);
     chosen = which(places, [](const Place& place) { return !place.worker; });
+    chosen.resize(std::min<std::size_t>(chosen.size(), 1));
   }
   if (chosen.empty()) chosen = which(places, [](const Place&) { return true; });
   if (chosen != group.selected) changed_ = true;
@@ -176,11 +177,11 @@ void Steering::select(const std::string& key, Group& group, std::vector<Place>& 
   attach(key, group, {});
 }
 
-// A single socket needs no choice.
+// A single socket needs no choice, unless another may join it.
 void Steering::attach(const std::string& key, Group& group,
                       const std::optional<SteeredProbe>& probe) {
   const std::vector<Member>& members = listeners_.members(key);
-  if (members.size() < 2) return group.attached.clear();
+  if (members.size() < 2 && group.attached.empty()) return;
   std::vector<sock_filter> program = selector_program(group.selected, probe);
   const auto same = [](const sock_filter& a, const sock_filter& b) {
     return std::tie(a.code, a.jt, a.jf, a.k) == std::tie(b.code, b.jt, b.jf, b.k);
