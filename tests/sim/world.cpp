@@ -29,6 +29,7 @@ void World::perform(const Action& action, Time now) {
   if (const auto* what = std::get_if<Probe>(&action)) probe(*what, now);
   if (const auto* what = std::get_if<Look>(&action)) look(*what, now);
   if (const auto* what = std::get_if<Measure>(&action)) measure(*what, now);
+  if (const auto* what = std::get_if<EmptyQueue>(&action)) empty(*what, now);
   if (const auto* launch = std::get_if<DropLaunch>(&action)) {
     flaws_.erase(launch->launch);
     plans_.erase(launch->launch);
@@ -66,6 +67,8 @@ World::Flaw World::flaw_of(LaunchId launch) {
 
 void World::start(const Spawn& spawn, Time now) {
   Process process;
+  process.pool = spawn.pool;
+  if (std::ranges::find(pools_, spawn.pool) == pools_.end()) pools_.push_back(spawn.pool);
   process.plan = plans_.at(spawn.launch);
   process.flaw = flaw_of(spawn.launch);
   process.beats = process.plan.heartbeat_timeout && happens(beating);
@@ -111,6 +114,7 @@ void World::live(WorkerId worker, Process& process, Time now) {
   if (process.speaks) say(worker, now, WorkerSign::kSpeaks);
   if (process.flaw != Flaw::kNeverReady && !mute) say(worker, ready, WorkerSign::kReady);
   serve(worker, process, now, ready);
+  share(worker, process, now);
   if (process.beats) say(worker, now + process.beat, WorkerSign::kHeartbeat);
   switch (process.flaw) {
     case Flaw::kExitsEarly:
@@ -154,6 +158,14 @@ void World::serve(WorkerId worker, const Process& process, Time now, Time ready)
   if (happens(faults.wears)) {
     say(worker, now + random_.spread(10ms, 60s), WorkerSign::kWorn, true);
   }
+}
+
+// What comes of its having a socket of its own: some of it, whether it has one or not.
+void World::share(WorkerId worker, const Process& process, Time now) {
+  const auto sometime = [&] { return now + random_.spread(1ms, 120s); };
+  if (happens(faults.lies)) post(sometime(), QueueEmptied{worker});
+  const bool own = process.plan.accept == Accept::kReuseport;
+  if (own && happens(faults.strands)) post(sometime(), Stranded{process.pool}, true);
 }
 
 Duration World::answer_time(const Process& process) {
@@ -202,6 +214,8 @@ void World::look(const Look& look, Time now) {
     if (random_.chance(0.8)) looked.silent = lasting(look.heartbeat, process, now);
     if (random_.chance(0.8)) looked.request = lasting(look.request, process, now);
   }
+  const bool own = process.plan.accept == Accept::kReuseport;
+  if (random_.chance(own ? 0.5 : 0.02)) looked.waiting = lasting(look.heartbeat, process, now);
   const Time at = now + (happens(faults.answers_late) ? random_.spread(1ms, 10s) : 0ns);
   post(at, looked);
   if (!looked.awake) say(look.worker, at + random_.spread(100ms, 300s), WorkerSign::kAwake);
@@ -220,6 +234,23 @@ void World::measure(const Measure& measure, Time now) {
   post(now + answer_time(process), measured);
 }
 
+// Answered once, as soon as the worker has accepted what waited for it; if it ever does.
+void World::empty(const EmptyQueue& queue, Time now) {
+  const auto found = processes_.find(queue.worker);
+  if (found == processes_.end()) return;
+  Process& process = found->second;
+  if (happens(faults.extends)) {  // it does not know that it is to go
+    post(now + random_.between(0ns, process.plan.stop_timeout),
+         TimeoutExtended{queue.worker, extension()}, false, true);
+  }
+  if (happens(faults.never_empties)) {
+    process.full_since = now;
+    return;
+  }
+  const Duration longest = happens(faults.empties_late) ? process.plan.stop_timeout * 2 : 20ms;
+  post(now + random_.between(0ns, longest), QueueEmptied{queue.worker});
+}
+
 // What was on its way when the world was healed.
 void World::mend(Event& event) {
   if (auto* probed = std::get_if<Probed>(&event)) probed->result = ProbeResult::kPassed;
@@ -227,6 +258,7 @@ void World::mend(Event& event) {
   if (auto* looked = std::get_if<Looked>(&event)) {
     looked->silent.reset();
     looked->request.reset();
+    looked->waiting.reset();
   }
 }
 
@@ -309,7 +341,8 @@ bool World::deliver(Due& due, Time now) {
 }
 
 Duration World::extension() {
-  return random_.chance(0.05) ? Duration(1000h) : random_.spread(1ms, 60s);
+  const bool few = processes_.size() < 50;  // the others beat meanwhile, as often as they like
+  return few && random_.chance(0.05) ? Duration(1000h) : random_.spread(1ms, 60s);
 }
 
 // The same again, later. A socket's answer has no name of its own, so only a good one is doubled,
@@ -327,7 +360,7 @@ Event World::stranger() {
   const WorkerId who = dead_.empty() || random_.chance(0.2) ? WorkerId{1000000 + random_.below(9)}
                                                             : random_.pick(dead_);
   const ProbeResult result = static_cast<ProbeResult>(random_.between(0, 2));
-  switch (random_.between(0, 7)) {
+  switch (random_.between(0, 9)) {
     case 0:
       return Exited{who, false, 0, false};
     case 1:
@@ -342,6 +375,10 @@ Event World::stranger() {
       return Looked{who, true, {}, {}, {}};
     case 6:
       return Measured{who, 1};
+    case 7:
+      return QueueEmptied{who};
+    case 8:
+      return Stranded{pools_.empty() || random_.chance(0.2) ? PoolId{1000000} : pools_.front()};
     default:
       return WorkerSigned{who, static_cast<WorkerSign>(random_.between(0, 6))};
   }
@@ -354,6 +391,7 @@ void World::heal() {
     if (process.spawned && process.beats && process.silent) process.silent = false;
     process.fails_warmup = process.sick = process.bloated = false;
     process.stuck_since.reset();
+    if (process.full_since) post(*process.full_since + 20ms, QueueEmptied{id});
   }
 }
 
