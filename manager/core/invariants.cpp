@@ -13,6 +13,21 @@ std::string of(const Pool& pool, const Worker& worker) {
          std::to_string(worker.id.value) + ")";
 }
 
+// What must hold while a worker that is to go is not asked to stop yet.
+std::string broken_emptying(const State& state, const Pool& pool, const Worker& worker) {
+  if (!worker.emptying) return {};
+  if (worker.state != WorkerState::kDraining || !worker.spawned || !worker.was_ready) {
+    return of(pool, worker) + " has its queue emptied and is " + word(worker.state);
+  }
+  if (pool.generations.at(worker.generation).accept != Accept::kReuseport) {
+    return of(pool, worker) + " has its queue emptied and has none of its own";
+  }
+  if (pool.removed || state.stopping) {
+    return of(pool, worker) + " waits for a queue that nobody else takes over";
+  }
+  return {};
+}
+
 std::string broken(const State& state, const Pool& pool, const Worker& worker) {
   if (!pool.generations.contains(worker.generation)) {
     return of(pool, worker) + " is of generation " + std::to_string(worker.generation) +
@@ -41,7 +56,7 @@ std::string broken(const State& state, const Pool& pool, const Worker& worker) {
   }
   if (worker.care.warming && worker.ready()) return of(pool, worker) + " is ready before its time";
   if (worker.active() && state.stopping) return of(pool, worker) + " outlives the stop";
-  return {};
+  return broken_emptying(state, pool, worker);
 }
 
 std::string broken_scaling(const State& state, const Pool& pool) {

@@ -56,6 +56,7 @@ class Machine {
     Worker* good = nullptr;  // of the desired generation, not to be recycled; proven if any is
     int active = 0;
     bool ready = false;        // anybody is
+    bool current = false;      // anybody is of the desired generation
     bool has_trusted = false;  // anybody is of the slot's proven generation
     // Of the desired, or the slot's proven generation: leaves by its own fault, was never ready.
     bool failing = false;

@@ -195,6 +195,7 @@ std::vector<Machine::View> Machine::look_at_slots(Pool& pool) {
     if (!worker.active()) continue;
     ++view->active;
     view->ready = view->ready || worker.ready();
+    view->current = view->current || worker.generation == pool.desired;
     if (worker.ready() && worker.proven && worker.generation == pool.desired) {
       view->slot->proven = pool.desired;
     }
@@ -291,11 +292,13 @@ bool Machine::fill_slot(Pool& pool, View& view) {
 // Gives outdated workers their successors, as far as the surge budget allows.
 void Machine::replace_outdated(Pool& pool) {
   if (pool.rollout && !pool.rollout->rolling_back && pool.rollout->retry_at) return;
-  std::vector<std::pair<bool, int>> outdated;  // not ready ones first, then by number
+  // Not ready ones first, then those of another generation: workers that wear out faster than they
+  // can be replaced may not hold a reload up. Then by number.
+  std::vector<std::tuple<bool, bool, int>> outdated;
   for (const View& view : look_at_slots(pool)) {
     const bool waiting = view.failing || (view.slot->retry_at && *view.slot->retry_at > now_);
     if (view.active == 1 && view.good == nullptr && !waiting) {
-      outdated.emplace_back(view.ready, view.number);
+      outdated.emplace_back(view.ready, view.current, view.number);
     }
   }
   if (outdated.empty()) return;
@@ -303,7 +306,7 @@ void Machine::replace_outdated(Pool& pool) {
   const int goal = pool.slot_goal();
   int room = goal + pool.plan().surge.of(goal);
   for (const auto& [id, worker] : pool.workers) room -= worker.stuck ? 0 : 1;
-  for (const auto& [ready, number] : outdated) {
+  for (const auto& [ready, current, number] : outdated) {
     if (room-- <= 0) return;
     if (spawns_left_ == 0) {
       capped_ = true;

@@ -169,7 +169,7 @@ void Steering::select(const std::string& key, Group& group, std::vector<Place>& 
     }
     places = this->places(key, group);
     chosen = which(places, [](const Place& place) { return !place.worker; });
-    chosen.resize(std::min<std::size_t>(chosen.size(), 1));
+    if (chosen.size() > 1) chosen.erase(chosen.begin() + 1, chosen.end());
   }
   if (chosen.empty()) chosen = which(places, [](const Place&) { return true; });
   if (chosen != group.selected) changed_ = true;

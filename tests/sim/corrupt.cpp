@@ -51,6 +51,8 @@ const std::vector<Mistake>& mistakes() {
       {"lose-look", "nobody looks at a worker that has work"},
       {"look-at-random", "an idle worker is looked at"},
       {"look-for-less", "a look with a shorter limit"},
+      {"lose-emptying", "a worker's queue is not emptied before it goes"},
+      {"empty-at-random", "a worker's queue is emptied for no reason"},
       {"lose-measure", "a worker's memory is not measured"},
       {"measure-at-random", "a worker's memory is measured for no reason"},
       {"wrong-wear", "a worker is worn for another reason than the true one"},
@@ -130,6 +132,7 @@ void Corruptor::spoil_care(Actions& actions) {
   if (is("lose-probe")) drop<Probe>(actions, all);
   if (is("lose-accept")) drop<LetAccept>(actions, all);
   if (is("lose-look")) drop<Look>(actions, all);
+  if (is("lose-emptying")) drop<EmptyQueue>(actions, all);
   if (is("lose-measure")) drop<Measure>(actions, all);
   if (is("look-for-less")) {
     change<Look>(actions, [](Look& look) {
@@ -152,6 +155,7 @@ void Corruptor::spoil_care(Actions& actions) {
   const WorkerId worker = spawned_.back().worker;
   if (is("accept-early")) actions.emplace_back(LetAccept{worker});
   if (is("look-at-random")) actions.emplace_back(Look{worker, {}, {}});
+  if (is("empty-at-random")) actions.emplace_back(EmptyQueue{worker});
   if (is("measure-at-random")) actions.emplace_back(Measure{worker});
 }
 

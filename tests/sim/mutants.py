@@ -17,7 +17,7 @@ import tempfile
 
 from mutant_list import MUTANTS
 
-EVENTS = "400000"
+EVENTS = "2000000"
 SEED = "20231"
 
 
@@ -59,7 +59,7 @@ def run(mutant, info, folder):
         return fault(name, "does not link: " + linked.stderr[-600:])
     try:
         played = subprocess.run([path, "--seed", SEED, "--events", EVENTS, "--show", "0"],
-                                capture_output=True, text=True, check=False, timeout=60)
+                                capture_output=True, text=True, check=False, timeout=240)
     except subprocess.TimeoutExpired:
         return name, True, "does not come to an end"
     os.unlink(path)

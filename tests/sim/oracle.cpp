@@ -172,6 +172,7 @@ void Oracle::on(const WorkerRequested& event) {
       break;
     case WorkerRequest::kKill:
       if (worker->active()) leave(*worker, StopCause::kRequested);
+      worker->emptying = false;
       if (!worker->killed && !worker->wants_kill) {
         worker->wants_kill = true;
         if (worker->spawned) worker->kill_due = now_;
@@ -190,10 +191,11 @@ void Oracle::on(const StopRequested& event) {
   remember(event.op, event);
   expect(event.op, Outcome::kDone);
   stopping_ = true;
+  stopping_now_ = stopping_now_ || event.now;
   abandon();
   if (!event.now) return;
-  stopping_now_ = true;
   for (auto& [id, worker] : workers_) {
+    worker->emptying = false;
     if (worker->active()) leave(*worker, StopCause::kStop);
     if (worker->killed || worker->wants_kill) continue;
     worker->wants_kill = true;
@@ -274,7 +276,7 @@ void Oracle::on(const TimeoutExtended& event) {
   const Time until = now_ + std::clamp(event.by, Duration{0}, limits::kExtension);
   if (worker->active() && !worker->ready && worker->start_due) {
     worker->start_due = std::max(*worker->start_due, until);
-  } else if (worker->stop_due && !worker->kill_due) {
+  } else if (worker->stop_due && !worker->kill_due && !worker->emptying) {
     worker->stop_due = std::max(*worker->stop_due, until);
   }
 }

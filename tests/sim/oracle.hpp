@@ -94,6 +94,9 @@ class Oracle {
     bool stuck = false;       // SIGKILL did not end it: nobody counts on it any more
     std::optional<Time> start_due, ready_due, stop_due, kill_due, last_beat;
     bool owes_stop = false;  // the core said that it goes: the signal must follow
+    // Or its own queue is to be emptied first, until `stop_due` at the latest.
+    bool owes_empty = false;
+    bool emptying = false;
     bool owes_abort = false;
     bool killed = false;
     std::optional<core::NoteKind> owes_note;  // what happened to it must be told
@@ -106,6 +109,9 @@ class Oracle {
       return spawned && active() && !ready && ready_due && now >= *ready_due;
     }
     [[nodiscard]] bool lacks_channel() const { return plan.needs_channel && !care.speaks; }
+    [[nodiscard]] bool cannot_be_dispatched() const {
+      return plan.accept == core::Accept::kDispatch && !care.speaks;
+    }
     // It goes through a fault of its own and has never served: its end will make the slot wait.
     [[nodiscard]] bool failing() const {
       return !ready && !stuck && (told == StopCause::kFault || told == StopCause::kItself);
@@ -169,7 +175,8 @@ class Oracle {
     bool was_rolling = false;  // when the step began
     std::map<int, Slot> slots;
     std::vector<Worker*> workers;
-    int failures = 0;  // deaths of workers that had never been ready
+    int failures = 0;          // deaths of workers that had never been ready
+    bool owes_socket = false;  // to a successor: connections wait on it, and its worker is gone
     [[nodiscard]] Generation desired() const {
       return !rollout ? current : rollout->back ? rollout->from : rollout->to;
     }
@@ -255,6 +262,9 @@ class Oracle {
   void told(Worker& worker, const core::Note& note);
   void told_fault(Worker& worker, core::FailureKind kind);
   void said_ready(Worker& worker);
+  void let_go(Worker& worker);
+  void hurry(Pool& pool);
+  [[nodiscard]] static core::FailureKind lack(const Worker& worker);
   void said_gone(const core::Note& note);
   void check_cause(Worker& worker, StopCause cause);
   void check_replaced(Worker& worker, StopCause cause);
@@ -275,6 +285,7 @@ class Oracle {
   void look_by(Worker& worker, Time when);
   void wear_out(Worker& worker, core::Wear wear);
   void worn(Worker& worker, const core::Note& note);
+  void worn_for_stranded(Worker& worker);
   void unhealthy(Worker& worker, const core::Note& note);
   void check_care(const Worker& worker);
   [[nodiscard]] Duration stood_since(Time since) const;

@@ -21,7 +21,7 @@ Duration spread_of(Duration duration) {
 // It said that it can serve, and there may be more to it before it counts as ready.
 void Oracle::can_serve(Worker& worker) {
   worker.ready_due.reset();
-  if (worker.lacks_channel()) return fail(worker, FailureKind::kNoChannel);
+  if (worker.lacks_channel()) return fail(worker, lack(worker));
   if (worker.plan.warmup > 0) {
     worker.care.warming = 0;
     worker.care.owes_probe = true;
@@ -83,14 +83,6 @@ void Oracle::act(const Probe& action) {
   care.probing = true;
   care.probe = {};
 }
-
-void Oracle::act(const EmptyQueue& action) {
-  wrong("a queue is to be emptied that nobody has: " + names_.of(action.worker));
-}
-
-void Oracle::on(const QueueEmptied&) {}
-
-void Oracle::on(const Stranded&) {}
 
 void Oracle::act(const LetAccept& action) {
   Worker* worker = find(action.worker);
@@ -189,7 +181,8 @@ void Oracle::on(const Looked& event) {
     return until <= now_;
   };
   if (too_long(event.request)) return fail(*worker, FailureKind::kRequestTimeout);
-  if (too_long(event.silent)) fail(*worker, FailureKind::kSilent);
+  if (too_long(event.silent)) return fail(*worker, FailureKind::kSilent);
+  if (too_long(event.waiting)) fail(*worker, FailureKind::kStalled);
 }
 
 // --- Wear
@@ -222,7 +215,9 @@ void Oracle::wear_out(Worker& worker, Wear wear) {
 
 void Oracle::worn(Worker& worker, const Note& note) {
   Care& care = worker.care;
-  if (!care.owes_wear_note) {
+  if (!care.owes_wear_note && note.wear == Wear::kStranded) {
+    worn_for_stranded(worker);
+  } else if (!care.owes_wear_note) {
     const bool expired = care.expiry.earliest && now_ >= *care.expiry.earliest;
     check(cared_for(&worker) && care.wear == Wear::kNone && expired,
           "called worn, and is not: " + name(worker));
@@ -230,6 +225,36 @@ void Oracle::worn(Worker& worker, const Note& note) {
   }
   care.owes_wear_note = false;
   check(note.wear == care.wear, "worn for another reason: " + name(worker));
+}
+
+// One that serves makes room for a successor, which is given the socket; nobody does if somebody is
+// about to be given it anyway.
+void Oracle::on(const Stranded& event) {
+  const auto found =
+      std::ranges::find_if(pools_, [&](const auto& pool) { return pool->id == event.pool; });
+  if (found == pools_.end() || (*found)->removed || stopping_) return;
+  Pool& pool = **found;
+  const auto serves_on = [](const Worker* worker) { return worker->serves() && !worker->recycle; };
+  const auto active = [](const Worker* worker) { return worker->active(); };
+  const auto on_the_way = [&](const Worker* worker) {
+    return active(worker) && !serves_on(worker);
+  };
+  pool.owes_socket = std::ranges::any_of(pool.workers, serves_on) &&
+                     std::ranges::none_of(pool.workers, on_the_way);
+}
+
+// Whoever is up longest, standing still left out or not.
+void Oracle::worn_for_stranded(Worker& worker) {
+  Pool& pool = *worker.pool;
+  check(std::exchange(pool.owes_socket, false) && worker.serves(),
+        "replaced for connections that nobody is known of: " + name(worker));
+  const auto counted = [](const Worker& one) { return one.settled_at - one.plan.settle; };
+  for (const Worker* other : pool.workers) {
+    const bool older = worker.ready_at <= other->ready_at || counted(worker) <= counted(*other);
+    check(!other->serves() || older,
+          "replaced for stranded connections, and has been up shorter: " + name(worker));
+  }
+  wear_out(worker, Wear::kStranded);
 }
 
 // --- Duties

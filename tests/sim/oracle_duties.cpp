@@ -53,6 +53,7 @@ void Oracle::end(std::optional<Time> promised) {
 
 void Oracle::check_worker(const Worker& worker) {
   if (worker.owes_note) wrong("nothing is said about " + name(worker));
+  if (worker.owes_empty) wrong("nobody empties the queue of " + name(worker));
   if (worker.owes_stop) wrong("no stop signal for " + name(worker));
   if (worker.owes_abort) wrong("no abort for " + name(worker));
   if (worker.kill_due && now_ >= *worker.kill_due) wrong("not killed in time: " + name(worker));
@@ -98,6 +99,7 @@ void Oracle::check_pool(Pool& pool, bool continues) {
     const bool next_try = pool.rollout && pool.rollout->latest && now_ < *pool.rollout->latest;
     if (missing > 0 && !next_try) wrong("too few workers, and nothing to wait for: " + pool.name);
   }
+  if (pool.owes_socket) wrong("nobody is to take over what is stranded: " + pool.name);
   check_rollout(pool);
   if (!continues && pool.rolling()) check_reliance(pool);
   for (const Worker* worker : pool.workers) {

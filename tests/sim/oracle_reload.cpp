@@ -169,6 +169,7 @@ void Oracle::commit() {
 
 void Oracle::remove(Pool& pool) {
   pool.removed = true;
+  hurry(pool);
   pool.rollout.reset();
   reload_->waiting.insert(&pool);
 }
@@ -210,6 +211,7 @@ void Oracle::abandon() {
   for (const auto& pool : pools_) {
     if (pool->rollout) pool->current = pool->desired();
     pool->rollout.reset();
+    if (!stopping_now_) hurry(*pool);
   }
   for (auto& [op, operation] : operations_) {
     const auto* request = std::get_if<WorkerRequested>(&operation.request);
@@ -243,8 +245,9 @@ void Oracle::pool_failing(const Note& note) {
   if (!rollout.scaled_since) pool->scaled = rollout.scaled_before;
   clear_counts(*pool);
   unsettle_slots(*pool);
-  if (rollout.from == 0) pool->removed = true;
-  if (!pool->removed) begin_load(*pool, held);
+  if (rollout.from != 0) return begin_load(*pool, held);
+  pool->removed = true;
+  hurry(*pool);
 }
 
 void Oracle::pool_finished(const Note& note) {

@@ -130,6 +130,7 @@ void Oracle::act(const SignalWorker& action) {
   }
   switch (action.kind) {
     case SignalKind::kStop:
+      if (worker->emptying && now_ >= *worker->stop_due) let_go(*worker);  // it had its time
       check(worker->owes_stop && !worker->killed, "unfounded stop: " + name(*worker));
       worker->owes_stop = false;
       return;
@@ -142,14 +143,15 @@ void Oracle::act(const SignalWorker& action) {
       break;
   }
   const bool due = worker->kill_due && now_ >= *worker->kill_due;
-  const bool overdue = !worker->kill_due && worker->stop_due && now_ >= *worker->stop_due;
+  const bool overdue =
+      !worker->kill_due && !worker->emptying && worker->stop_due && now_ >= *worker->stop_due;
   check(due || overdue, "unfounded kill: " + name(*worker));
   if (overdue && worker->pool->rollout) ++worker->pool->rollout->cut_off;
   worker->stuck = worker->stuck || worker->killed;
   if (worker->killed) worker->owes_note.reset();
   worker->killed = true;
   worker->stop_due.reset();
-  worker->owes_stop = worker->owes_abort = false;
+  worker->owes_stop = worker->owes_abort = worker->emptying = false;
   worker->kill_due = now_ + limits::kKillAgain;
 }
 
@@ -181,18 +183,53 @@ void Oracle::told(Worker& worker, const Note& note) {
   check_cause(worker, note.cause);
   leave(worker, note.cause);
   if (!worker.spawned) return;
+  const bool others_serve = !stopping_ && !worker.pool->removed;
+  const bool own_queue = worker.plan.accept == Accept::kReuseport && worker.ready;
+  if (!own_queue || !others_serve) return let_go(worker);
+  worker.owes_empty = worker.emptying = true;
+  worker.stop_due = now_ + worker.plan.stop_timeout;
+}
+
+// It must be asked to stop in this very step, and has its whole time for that from now on.
+void Oracle::let_go(Worker& worker) {
+  worker.emptying = false;
   worker.owes_stop = true;
   worker.stop_due = now_ + worker.plan.stop_timeout;
 }
 
+// From now on nobody waits for a queue to be emptied.
+void Oracle::hurry(Pool& pool) {
+  for (Worker* worker : pool.workers) {
+    if (worker->emptying) let_go(*worker);
+  }
+}
+
+void Oracle::act(const EmptyQueue& action) {
+  Worker* worker = find(action.worker);
+  check(worker != nullptr && std::exchange(worker->owes_empty, false),
+        "unfounded emptying of a queue: " + names_.of(action.worker));
+}
+
+void Oracle::on(const QueueEmptied& event) {
+  Worker* worker = find(event.worker);
+  if (worker != nullptr && worker->emptying) let_go(*worker);
+}
+
+// How it fails for not speaking the channel.
+FailureKind Oracle::lack(const Worker& worker) {
+  return worker.plan.accept == Accept::kDispatch ? FailureKind::kNotDispatchable
+                                                 : FailureKind::kNoChannel;
+}
+
 void Oracle::told_fault(Worker& worker, FailureKind kind) {
   const auto heartbeat = worker.plan.heartbeat_timeout;
-  const bool late = kind == FailureKind::kStartTimeout && !worker.ready && worker.start_due &&
-                    now_ >= *worker.start_due;
+  const FailureKind lateness =
+      worker.cannot_be_dispatched() ? FailureKind::kNotDispatchable : FailureKind::kStartTimeout;
+  const bool late =
+      kind == lateness && !worker.ready && worker.start_due && now_ >= *worker.start_due;
   const bool silent = kind == FailureKind::kHeartbeatTimeout && worker.ready && worker.last_beat &&
                       heartbeat && now_ >= *worker.last_beat + *heartbeat;
-  const bool mute =
-      kind == FailureKind::kNoChannel && worker.lived_until(now_) && worker.lacks_channel();
+  const bool mute = kind == lack(worker) && worker.lived_until(now_) && worker.lacks_channel();
   check(late || silent || mute, "given up though no deadline has passed: " + name(worker));
   worker.proven = worker.proven || (worker.ready && now_ >= worker.settled_at);
   leave(worker, StopCause::kFault);

@@ -62,7 +62,11 @@ void Planner::vary(PoolPlan& pool) {
   pool.backoff_max = pool.backoff * random_.between(1, 40);
   pool.burst = random_.between(0, 5);
   pool.reset_after = random_.spread(50ms, 20s);
+  pool.accept = random_.chance(0.5) ? core::Accept::kReuseport
+                                    : static_cast<core::Accept>(random_.between(0, 2));
+  pool.needs_channel = false;
   if (cares_) vary_care(pool);
+  pool.needs_channel = pool.needs_channel || pool.accept == core::Accept::kDispatch;
 }
 
 void Planner::vary_care(PoolPlan& pool) {
@@ -82,8 +86,9 @@ void Planner::vary_care(PoolPlan& pool) {
   if (random_.chance(0.5)) recycle.requests_jitter = random_.below(100);
   if (random_.chance(0.3)) recycle.memory = random_.below(1000) + 1;
   if (!random_.chance(0.3)) return;
-  // Long enough for all workers to be replaced in it, one after the other.
-  recycle.lifetime = 10s * (1 + most_workers_) * random_.between(1, 5);
+  // Long enough for all workers to be replaced in it, one after the other, even of a pool that is
+  // scaled up by hand.
+  recycle.lifetime = 10s * (1 + std::max(most_workers_, 12)) * random_.between(1, 5);
   if (random_.chance(0.5)) recycle.lifetime_jitter = random_.spread(1s, 100s);
 }
 
@@ -115,7 +120,7 @@ void Planner::add_pool() {
 }
 
 void Planner::edit() {
-  if (pools_.empty() || random_.chance(0.1)) return add_pool();
+  if (pools_.empty() || random_.chance(0.25)) return add_pool();
   const std::size_t index = static_cast<std::size_t>(random_.below(pools_.size()));
   PoolPlan& pool = pools_[index];
   switch (random_.between(0, 5)) {

@@ -64,16 +64,15 @@ void Run::choose_faults() {
     return;
   }
   Faults& faults = world_.faults;
-  for (double* fault : {&faults.spawn_late,    &faults.spawn_fails,    &faults.slow_start,
-                        &faults.never_ready,   &faults.exits_early,    &faults.crashes,
-                        &faults.short_lived,   &faults.says_stopping,  &faults.falls_silent,
-                        &faults.triggers,      &faults.extends,        &faults.ignores_stop,
-                        &faults.drains_slowly, &faults.ignores_abort,  &faults.outlives_kill,
-                        &faults.bad_launch,    &faults.listener_fails, &faults.listener_late,
-                        &faults.doubles,       &faults.strangers,      &faults.mute,
-                        &faults.fails_warmup,  &faults.unhealthy,      &faults.hangs,
-                        &faults.lies,          &faults.bloats,         &faults.wears,
-                        &faults.answers_late}) {
+  for (double* fault :
+       {&faults.spawn_late,     &faults.spawn_fails,   &faults.slow_start,    &faults.never_ready,
+        &faults.exits_early,    &faults.crashes,       &faults.short_lived,   &faults.says_stopping,
+        &faults.falls_silent,   &faults.triggers,      &faults.extends,       &faults.ignores_stop,
+        &faults.drains_slowly,  &faults.ignores_abort, &faults.outlives_kill, &faults.bad_launch,
+        &faults.listener_fails, &faults.listener_late, &faults.doubles,       &faults.strangers,
+        &faults.mute,           &faults.fails_warmup,  &faults.unhealthy,     &faults.hangs,
+        &faults.lies,           &faults.bloats,        &faults.wears,         &faults.answers_late,
+        &faults.empties_late,   &faults.never_empties, &faults.strands}) {
     *fault = sometimes();
   }
   faults.strangers = std::min(faults.strangers, 0.15);
@@ -136,6 +135,7 @@ bool Run::advance(bool with_requests) {
   if (with_requests && next_request_ <= now_) {
     events.push_back(request());
     next_request_ = now_ + random_.between(0ns, request_gap_ * 2);
+    if (promised_ && random_.chance(0.1)) next_request_ = *promised_;  // when something is due
   }
   const std::size_t most = batches_ ? 1 + random_.below(20) : 1;
   while (events.size() < most) {

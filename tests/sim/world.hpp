@@ -42,6 +42,9 @@ struct Faults {
   double bloats = 0;         // takes more memory than it may
   double wears = 0;          // has served all its requests
   double answers_late = 0;   // probes, looks, measurements and loads take long
+  double empties_late = 0;   // what waits on its socket takes long to be served
+  double never_empties = 0;  // or is not served at all
+  double strands = 0;        // connections wait on a socket whose worker is gone
   double listener_fails = 0;
   double listener_late = 0;
   double doubles = 0;    // an event comes again, later
@@ -75,6 +78,7 @@ class World {
  private:
   enum class Flaw { kNone, kCannotSpawn, kNeverReady, kExitsEarly, kDiesSettling, kShortLived };
   struct Process {
+    core::PoolId pool;
     core::PoolPlan plan;
     Flaw flaw = Flaw::kNone;
     bool spawned = false;
@@ -84,7 +88,7 @@ class World {
     bool deaf_to_stop = false, deaf_to_abort = false;
     bool speaks = false, fails_warmup = false, sick = false, bloated = false;
     std::optional<core::Time> stuck_since;
-    core::PoolId pool;
+    std::optional<core::Time> full_since;  // its queue was to be emptied then, and is not
     std::optional<core::Time> serves_at;
   };
   // Who wants what of a pool.
@@ -121,6 +125,8 @@ class World {
   void await(const core::AwaitDemand& action, core::Time now);
   Clients& clients_of(core::PoolId pool);
   void go_on(Clients& clients, core::Time now);
+  void empty(const core::EmptyQueue& queue, core::Time now);
+  void share(core::WorkerId worker, const Process& process, core::Time now);
   std::optional<core::Lasting> lasting(std::optional<core::Duration> limit, const Process& process,
                                        core::Time now);
   core::Duration answer_time(const Process& process);
@@ -142,6 +148,7 @@ class World {
   std::map<core::LaunchId, Flaw> flaws_;
   std::map<core::WorkerId, Process> processes_;
   std::vector<core::WorkerId> dead_;  // some of them
+  std::vector<core::PoolId> pools_;   // all that ever had a worker
   std::set<std::string> asked_;       // sockets that are being opened
   std::map<core::PoolId, Clients> clients_;
   std::set<core::PoolId> awaiting_;
