@@ -313,184 +313,185 @@ void World::crowd(std::int64_t work, Time now) {
   for (auto& [pool, clients] : clients_) clients.queue = 0;
   if (work == 0) return;
   for (const PoolId pool : awaiting_) post(now, Demand{pool});
-  // Answered once, as soon as the worker has accepted what waited for it; if it ever does.
-  void World::empty(const EmptyQueue& queue, Time now) {
-    const auto found = processes_.find(queue.worker);
-    if (found == processes_.end()) return;
-    Process& process = found->second;
-    if (happens(faults.extends)) {  // it does not know that it is to go
-      post(now + random_.between(0ns, process.plan.stop_timeout),
-           TimeoutExtended{queue.worker, extension()}, false, true);
+}
+
+// Answered once, as soon as the worker has accepted what waited for it; if it ever does.
+void World::empty(const EmptyQueue& queue, Time now) {
+  const auto found = processes_.find(queue.worker);
+  if (found == processes_.end()) return;
+  Process& process = found->second;
+  if (happens(faults.extends)) {  // it does not know that it is to go
+    post(now + random_.between(0ns, process.plan.stop_timeout),
+         TimeoutExtended{queue.worker, extension()}, false, true);
+  }
+  if (happens(faults.never_empties)) {
+    process.full_since = now;
+    return;
+  }
+  const Duration longest = happens(faults.empties_late) ? process.plan.stop_timeout * 2 : 20ms;
+  post(now + random_.between(0ns, longest), QueueEmptied{queue.worker});
+}
+
+// What was on its way when the world was healed.
+void World::mend(Event& event) {
+  if (auto* probed = std::get_if<Probed>(&event)) probed->result = ProbeResult::kPassed;
+  if (auto* measured = std::get_if<Measured>(&event)) measured->memory.reset();
+  if (auto* looked = std::get_if<Looked>(&event)) {
+    looked->silent.reset();
+    looked->request.reset();
+    looked->waiting.reset();
+  }
+}
+
+void World::signal(const SignalWorker& signal, Time now) {
+  const auto found = processes_.find(signal.worker);
+  if (found == processes_.end()) return;
+  const Process& process = found->second;
+  switch (signal.kind) {
+    case SignalKind::kStop: {
+      if (happens(faults.extends)) {
+        post(now, TimeoutExtended{signal.worker, extension()}, false, true);
+      }
+      if (process.deaf_to_stop) return;
+      const Duration longest = happens(faults.drains_slowly) ? process.plan.stop_timeout * 2 : 20ms;
+      return die(signal.worker, now + random_.between(0ns, longest), false, 0, false);
     }
-    if (happens(faults.never_empties)) {
-      process.full_since = now;
+    case SignalKind::kAbort:
+      if (!process.deaf_to_abort)
+        die(signal.worker, now + random_.between(0ns, 50ms), true, 6, false);
       return;
+    case SignalKind::kKill: {
+      const Duration longest = happens(faults.outlives_kill) ? longest_death() : 5ms;
+      return die(signal.worker, now + random_.between(0ns, longest), true, 9, false);
     }
-    const Duration longest = happens(faults.empties_late) ? process.plan.stop_timeout * 2 : 20ms;
-    post(now + random_.between(0ns, longest), QueueEmptied{queue.worker});
   }
+}
 
-  // What was on its way when the world was healed.
-  void World::mend(Event & event) {
-    if (auto* probed = std::get_if<Probed>(&event)) probed->result = ProbeResult::kPassed;
-    if (auto* measured = std::get_if<Measured>(&event)) measured->memory.reset();
-    if (auto* looked = std::get_if<Looked>(&event)) {
-      looked->silent.reset();
-      looked->request.reset();
-      looked->waiting.reset();
-    }
-  }
+std::optional<Time> World::next() {
+  if (queue_.empty()) return std::nullopt;
+  return queue_.top().at;
+}
 
-  void World::signal(const SignalWorker& signal, Time now) {
-    const auto found = processes_.find(signal.worker);
-    if (found == processes_.end()) return;
-    const Process& process = found->second;
-    switch (signal.kind) {
-      case SignalKind::kStop: {
-        if (happens(faults.extends)) {
-          post(now, TimeoutExtended{signal.worker, extension()}, false, true);
-        }
-        if (process.deaf_to_stop) return;
-        const Duration longest =
-            happens(faults.drains_slowly) ? process.plan.stop_timeout * 2 : 20ms;
-        return die(signal.worker, now + random_.between(0ns, longest), false, 0, false);
-      }
-      case SignalKind::kAbort:
-        if (!process.deaf_to_abort)
-          die(signal.worker, now + random_.between(0ns, 50ms), true, 6, false);
-        return;
-      case SignalKind::kKill: {
-        const Duration longest = happens(faults.outlives_kill) ? longest_death() : 5ms;
-        return die(signal.worker, now + random_.between(0ns, longest), true, 9, false);
-      }
-    }
+std::optional<Event> World::pop(Time now) {
+  if (happens(faults.strangers)) return stranger();
+  while (!queue_.empty() && queue_.top().at <= now) {
+    Due due = queue_.top();
+    queue_.pop();
+    if (deliver(due, now)) return std::move(due.event);
   }
+  return std::nullopt;
+}
 
-  std::optional<Time> World::next() {
-    if (queue_.empty()) return std::nullopt;
-    return queue_.top().at;
+// Whether the event happens after all, and what comes of it.
+bool World::deliver(Due& due, Time now) {
+  if (healed_ && due.misdeed) return false;
+  if (healed_) mend(due.event);
+  if (due.echo) {
+    const auto* opened = std::get_if<ListenerOpened>(&due.event);
+    return opened == nullptr || !asked_.contains(opened->key);
   }
+  disturb(due, now);
+  if (const auto* opened = std::get_if<ListenerOpened>(&due.event)) asked_.erase(opened->key);
+  if (const auto* failed = std::get_if<ListenerFailed>(&due.event)) asked_.erase(failed->key);
+  if (const auto* spawned = std::get_if<Spawned>(&due.event)) {
+    live(spawned->worker, processes_.at(spawned->worker), now);
+  }
+  if (const auto* failed = std::get_if<SpawnFailed>(&due.event)) {
+    dead_.push_back(failed->worker);
+    processes_.erase(failed->worker);
+  }
+  if (const auto* exited = std::get_if<Exited>(&due.event)) {
+    const bool first = processes_.erase(exited->worker) > 0;
+    if (first) dead_.push_back(exited->worker);
+    return first;
+  }
+  if (const auto* demand = std::get_if<Demand>(&due.event)) awaiting_.erase(demand->pool);
+  if (dead_.size() > 64) dead_.erase(dead_.begin(), dead_.begin() + 32);
+  if (!due.word) return true;
+  const auto* sign = std::get_if<WorkerSigned>(&due.event);
+  if (sign == nullptr) return true;
+  const auto found = processes_.find(sign->worker);
+  const bool stuck =
+      sign->sign == WorkerSign::kAwake && found != processes_.end() && happens(faults.hangs);
+  if (stuck) found->second.stuck_since = now;
+  if (sign->sign != WorkerSign::kHeartbeat) return true;  // late words are heard
+  if (found == processes_.end()) return false;
+  if (!healed_ && happens(faults.falls_silent)) found->second.silent = true;
+  if (found->second.silent && !healed_) return false;
+  say(sign->worker, now + found->second.beat, WorkerSign::kHeartbeat);
+  return true;
+}
 
-  std::optional<Event> World::pop(Time now) {
-    if (happens(faults.strangers)) return stranger();
-    while (!queue_.empty() && queue_.top().at <= now) {
-      Due due = queue_.top();
-      queue_.pop();
-      if (deliver(due, now)) return std::move(due.event);
-    }
-    return std::nullopt;
-  }
+Duration World::extension() {
+  const bool few = processes_.size() < 50;  // the others beat meanwhile, as often as they like
+  return few && random_.chance(0.05) ? Duration(1000h) : random_.spread(1ms, 60s);
+}
 
-  // Whether the event happens after all, and what comes of it.
-  bool World::deliver(Due & due, Time now) {
-    if (healed_ && due.misdeed) return false;
-    if (healed_) mend(due.event);
-    if (due.echo) {
-      const auto* opened = std::get_if<ListenerOpened>(&due.event);
-      return opened == nullptr || !asked_.contains(opened->key);
-    }
-    disturb(due, now);
-    if (const auto* opened = std::get_if<ListenerOpened>(&due.event)) asked_.erase(opened->key);
-    if (const auto* failed = std::get_if<ListenerFailed>(&due.event)) asked_.erase(failed->key);
-    if (const auto* spawned = std::get_if<Spawned>(&due.event)) {
-      live(spawned->worker, processes_.at(spawned->worker), now);
-    }
-    if (const auto* failed = std::get_if<SpawnFailed>(&due.event)) {
-      dead_.push_back(failed->worker);
-      processes_.erase(failed->worker);
-    }
-    if (const auto* exited = std::get_if<Exited>(&due.event)) {
-      const bool first = processes_.erase(exited->worker) > 0;
-      if (first) dead_.push_back(exited->worker);
-      return first;
-    }
-    if (const auto* demand = std::get_if<Demand>(&due.event)) awaiting_.erase(demand->pool);
-    if (dead_.size() > 64) dead_.erase(dead_.begin(), dead_.begin() + 32);
-    if (!due.word) return true;
-    const auto* sign = std::get_if<WorkerSigned>(&due.event);
-    if (sign == nullptr) return true;
-    const auto found = processes_.find(sign->worker);
-    const bool stuck =
-        sign->sign == WorkerSign::kAwake && found != processes_.end() && happens(faults.hangs);
-    if (stuck) found->second.stuck_since = now;
-    if (sign->sign != WorkerSign::kHeartbeat) return true;  // late words are heard
-    if (found == processes_.end()) return false;
-    if (!healed_ && happens(faults.falls_silent)) found->second.silent = true;
-    if (found->second.silent && !healed_) return false;
-    say(sign->worker, now + found->second.beat, WorkerSign::kHeartbeat);
-    return true;
-  }
+// The same again, later. A socket's answer has no name of its own, so only a good one is doubled,
+// and only when nobody waits for another.
+void World::disturb(const Due& due, Time now) {
+  if (!happens(faults.doubles) || std::holds_alternative<ListenerFailed>(due.event)) return;
+  Due again = due;
+  again.at = now + (random_.chance(0.5) ? 0ns : random_.spread(1ms, 10s));
+  again.order = ++order_;
+  again.echo = true;
+  queue_.push(std::move(again));
+}
 
-  Duration World::extension() {
-    const bool few = processes_.size() < 50;  // the others beat meanwhile, as often as they like
-    return few && random_.chance(0.05) ? Duration(1000h) : random_.spread(1ms, 60s);
+Event World::stranger() {
+  const WorkerId who = dead_.empty() || random_.chance(0.2) ? WorkerId{1000000 + random_.below(9)}
+                                                            : random_.pick(dead_);
+  const ProbeResult result = static_cast<ProbeResult>(random_.between(0, 2));
+  switch (random_.between(0, 11)) {
+    case 0:
+      return Exited{who, false, 0, false};
+    case 1:
+      return Spawned{who};
+    case 2:
+      return SpawnFailed{who, "fork", 11};
+    case 3:
+      return TimeoutExtended{who, 1s};
+    case 4:
+      return Probed{who, random_.between(-1, 1), result, {}};
+    case 5:
+      return Looked{who, true, {}, {}, {}};
+    case 6:
+      return Measured{who, 1};
+    case 7:
+      return QueueEmptied{who};
+    case 8:
+      return Stranded{pools_.empty() || random_.chance(0.2) ? PoolId{1000000} : pools_.front()};
+    case 9:
+      return LoadSeen{PoolId{random_.below(9)}, 1, 1, 1, true};
+    case 10:
+      return Demand{PoolId{random_.below(9)}};
+    default:
+      return WorkerSigned{who, static_cast<WorkerSign>(random_.between(0, 6))};
   }
+}
 
-  // The same again, later. A socket's answer has no name of its own, so only a good one is doubled,
-  // and only when nobody waits for another.
-  void World::disturb(const Due& due, Time now) {
-    if (!happens(faults.doubles) || std::holds_alternative<ListenerFailed>(due.event)) return;
-    Due again = due;
-    again.at = now + (random_.chance(0.5) ? 0ns : random_.spread(1ms, 10s));
-    again.order = ++order_;
-    again.echo = true;
-    queue_.push(std::move(again));
+void World::heal() {
+  healed_ = true;
+  faults = {};
+  for (auto& [id, process] : processes_) {
+    if (process.spawned && process.beats && process.silent) process.silent = false;
+    process.fails_warmup = process.sick = process.bloated = false;
+    process.stuck_since.reset();
+    if (process.full_since) post(*process.full_since + 20ms, QueueEmptied{id});
   }
+}
 
-  Event World::stranger() {
-    const WorkerId who = dead_.empty() || random_.chance(0.2) ? WorkerId{1000000 + random_.below(9)}
-                                                              : random_.pick(dead_);
-    const ProbeResult result = static_cast<ProbeResult>(random_.between(0, 2));
-    switch (random_.between(0, 11)) {
-      case 0:
-        return Exited{who, false, 0, false};
-      case 1:
-        return Spawned{who};
-      case 2:
-        return SpawnFailed{who, "fork", 11};
-      case 3:
-        return TimeoutExtended{who, 1s};
-      case 4:
-        return Probed{who, random_.between(-1, 1), result, {}};
-      case 5:
-        return Looked{who, true, {}, {}, {}};
-      case 6:
-        return Measured{who, 1};
-      case 7:
-        return QueueEmptied{who};
-      case 8:
-        return Stranded{pools_.empty() || random_.chance(0.2) ? PoolId{1000000} : pools_.front()};
-      case 9:
-        return LoadSeen{PoolId{random_.below(9)}, 1, 1, 1, true};
-      case 10:
-        return Demand{PoolId{random_.below(9)}};
-      default:
-        return WorkerSigned{who, static_cast<WorkerSign>(random_.between(0, 6))};
-    }
+void World::suspend(Duration by) {
+  std::vector<Due> all;
+  all.reserve(queue_.size());
+  while (!queue_.empty()) {
+    all.push_back(queue_.top());
+    queue_.pop();
   }
-
-  void World::heal() {
-    healed_ = true;
-    faults = {};
-    for (auto& [id, process] : processes_) {
-      if (process.spawned && process.beats && process.silent) process.silent = false;
-      process.fails_warmup = process.sick = process.bloated = false;
-      process.stuck_since.reset();
-      if (process.full_since) post(*process.full_since + 20ms, QueueEmptied{id});
-    }
+  for (Due& due : all) {
+    due.at += by;
+    queue_.push(std::move(due));
   }
-
-  void World::suspend(Duration by) {
-    std::vector<Due> all;
-    all.reserve(queue_.size());
-    while (!queue_.empty()) {
-      all.push_back(queue_.top());
-      queue_.pop();
-    }
-    for (Due& due : all) {
-      due.at += by;
-      queue_.push(std::move(due));
-    }
-  }
+}
 
 }  // namespace ostler::sim
