@@ -87,8 +87,8 @@ void Steering::look_at(const std::string& key, Group& group) {
   rest(key, group, all);
 }
 
-void Steering::count(Group& group, int fd) {
-  const std::int64_t waiting = std::max<std::int64_t>(waiting_on(fd), 0);
+void Steering::count(Group& group, int fd, bool some) {
+  const std::int64_t waiting = some ? std::max<std::int64_t>(waiting_on(fd), 0) : 0;
   Queue& queue = group.queues[fd];
   if (waiting != queue.length) changed_ = true;
   if (waiting == 0 || waiting < queue.length || queue.length == 0) queue.since = now();
@@ -97,10 +97,16 @@ void Steering::count(Group& group, int fd) {
 
 std::vector<Steering::Place> Steering::places(const std::string& key, Group& group) {
   std::vector<Place> all;
-  for (const Member& member : listeners_.members(key)) {
+  const std::vector<Member>& members = listeners_.members(key);
+  // Most queues are empty, which one call tells of all.
+  polled_.clear();
+  for (const Member& member : members) polled_.push_back({member.fd.get(), POLLIN, 0});
+  ::poll(polled_.data(), polled_.size(), 0);
+  for (std::size_t i = 0; i < members.size(); ++i) {
+    const Member& member = members[i];
     Place place;
     place.fd = member.fd.get();
-    count(group, place.fd);
+    count(group, place.fd, polled_[i].revents != 0);
     place.waiting = group.queues[place.fd].length;
     place.since = group.queues[place.fd].since;
     for (const core::WorkerId owner : member.owners) {

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <linux/filter.h>
+#include <poll.h>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -82,7 +83,7 @@ class Steering {
   void pass();
   void look_at(const std::string& key, Group& group);
   std::vector<Place> places(const std::string& key, Group& group);
-  void count(Group& group, int fd);
+  void count(Group& group, int fd, bool some);
   void select(const std::string& key, Group& group, std::vector<Place>& places);
   void attach(const std::string& key, Group& group, const std::optional<SteeredProbe>& probe);
   void mind_the_leaving(const std::vector<Place>& places, const Group& group);
@@ -94,6 +95,7 @@ class Steering {
   Doorbell& doorbell_;
   Hooks hooks_;
   boost::asio::steady_timer timer_;
+  std::vector<pollfd> polled_;
   bool armed_ = false;
   bool changed_ = false;  // something moved in the last look
   core::Duration wait_{};

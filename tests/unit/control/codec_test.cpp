@@ -40,6 +40,7 @@ StatusView some_status() {
   pool.state = "running";
   pool.generation = 1;
   pool.accept = "shared";
+  pool.scaling = ScalingView{2, 8, "busy", 0.5};
   pool.spawn = "exec";
   pool.target = pool.ready = 4;
   pool.workers_configured = 4;
@@ -71,6 +72,7 @@ TEST_CASE("a status is the documented JSON, in the documented order") {
         R"("loop_turn_max":0.0,"pools":{"web":{)"
         R"("state":"running","generation":1,"accept":"shared","spawn":"exec",)"
         R"("target":4,"ready":4,"starting":0,"draining":0,"workers_configured":4,"scaled":false,)"
+        R"("scaling":{"min":2,"max":8,"by":"busy","target":0.5},)"
         R"("listeners":[{"name":"http","address":"tcp://127.0.0.1:8080","backlog":0,)"
         R"("backlog_limit":2048}],)"
         R"("requests":1834,"restarts":0,"reloads":0,"rollout":null,"backing_off":null,)"
