@@ -253,3 +253,123 @@ TEST_CASE("a scoreboard's figures are clamped") {
   }
   ::munmap(page, OSTLER_SCOREBOARD_SIZE);
 }
+
+namespace {
+
+// Two ends of a connection, of which the manager hands one over.
+struct Client {
+  Client() {
+    std::array<int, 2> ends{};
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) == 0);
+    ours = UniqueFd(ends[0]);
+    connection.fd = UniqueFd(ends[1]);
+  }
+  UniqueFd ours;
+  runtime::Connection connection;
+};
+
+void hand_over(Fixture& with, std::vector<Client>& clients) {
+  std::vector<runtime::Connection> batch;
+  for (Client& client : clients) batch.push_back(std::move(client.connection));
+  REQUIRE(with.channel->dispatch(batch) == 0);
+  CHECK(batch.empty());
+}
+
+void take(const Fixture& with, std::uint64_t taken) {
+  void* const page = ::mmap(nullptr, OSTLER_SCOREBOARD_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+                            with.ends.scoreboard.get(), 0);
+  REQUIRE(page != MAP_FAILED);
+  static_cast<ostler_scoreboard*>(page)->taken = taken;
+  ::munmap(page, OSTLER_SCOREBOARD_SIZE);
+}
+
+void give_back(const Fixture& with, int descriptor, std::uint32_t count = 1) {
+  Packet packet;
+  packet.message.type = OSTLER_RETURN;
+  packet.message.count = count;
+  packet.message.value = 0;
+  packet.put(descriptor);
+  REQUIRE(::sendmsg(with.ends.channel.get(), &packet.header, 0) > 0);
+  with.channel->drain();
+}
+
+}  // namespace
+
+TEST_CASE("connections are kept until they are taken, and the rest can be had back") {
+  Fixture with;
+  std::vector<Client> clients(3);
+  hand_over(with, clients);
+  CHECK(with.channel->untaken() == 3);
+  take(with, 1);
+  CHECK(with.channel->untaken() == 2);
+  CHECK(with.channel->take_back().size() == 2);
+  CHECK(with.channel->untaken() == 0);
+}
+
+TEST_CASE("a worker that says to have taken more than it was given has taken all of that") {
+  Fixture with;
+  std::vector<Client> clients(2);
+  hand_over(with, clients);
+  take(with, std::uint64_t{1} << 60U);
+  CHECK(with.channel->untaken() == 0);
+  take(with, 0);  // and nothing comes back
+  CHECK(with.channel->take_back().empty());
+}
+
+TEST_CASE("connections that a worker gives back are taken, as many as it was given") {
+  Fixture with;
+  std::vector<Client> clients(2);
+  hand_over(with, clients);
+  take(with, 2);
+  Client back;
+  give_back(with, back.connection.fd.get());
+  CHECK(with.returned.size() == 1);
+  give_back(with, back.connection.fd.get());
+  CHECK(with.returned.size() == 2);
+  CHECK(with.broken.empty());
+  give_back(with, back.connection.fd.get());
+  CHECK(with.returned.size() == 2);
+  CHECK(with.broken == "connections back that it was not given");
+}
+
+TEST_CASE("what a worker gives back must be what it says, and connections") {
+  Fixture with;
+  std::vector<Client> clients(3);
+  hand_over(with, clients);
+  Client back;
+  SUBCASE("of those that it has not taken none can come back") {
+    give_back(with, back.connection.fd.get());
+  }
+  SUBCASE("as many as it says") {
+    take(with, 3);
+    give_back(with, back.connection.fd.get(), 2);
+  }
+  SUBCASE("no file") {
+    take(with, 3);
+    give_back(with, with.ends.scoreboard.get());
+  }
+  SUBCASE("no listener") {
+    take(with, 3);
+    const UniqueFd listener(::socket(AF_INET, SOCK_STREAM, 0));
+    REQUIRE(::listen(listener.get(), 1) == 0);
+    give_back(with, listener.get());
+  }
+  CHECK(with.returned.empty());
+  CHECK_FALSE(with.broken.empty());
+}
+
+TEST_CASE("that it has room is said as often as it was asked for") {
+  Fixture with;
+  for (int i = 0; i < runtime::limits::kMessagesPerSpan + 100; ++i) {
+    with.channel->want_room();
+    with.say(OSTLER_ROOM);
+    with.channel->drain();
+  }
+  CHECK(with.broken.empty());
+  CHECK(with.rooms == runtime::limits::kMessagesPerSpan + 100);
+  for (int i = 0; i <= runtime::limits::kMessagesPerSpan && with.broken.empty(); ++i) {
+    with.say(OSTLER_ROOM);
+    with.channel->drain();
+  }
+  CHECK(with.broken == "more messages than a worker has reason to send");
+}

@@ -1,0 +1,212 @@
+#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
+#include "runtime/dispatcher.hpp"
+
+#include <arpa/inet.h>
+#include <doctest/doctest.h>
+#include <netinet/in.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include <boost/asio/io_context.hpp>
+#include <chrono>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/src/address.hpp"
+
+using namespace ostler;
+using namespace std::chrono_literals;
+using config::DispatchPolicy;
+using runtime::Dispatcher;
+using runtime::Listeners;
+using runtime::UniqueFd;
+using runtime::WorkerChannel;
+
+namespace {
+
+// A worker's hands on the other ends of its channel.
+struct Worker {
+  Worker(boost::asio::io_context& context, Dispatcher& dispatcher, core::PoolId pool) {
+    channel = std::make_shared<WorkerChannel>(context, ends);
+    void* const memory = ::mmap(nullptr, OSTLER_SCOREBOARD_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+                                ends.scoreboard.get(), 0);
+    REQUIRE(memory != MAP_FAILED);
+    page = static_cast<ostler_scoreboard*>(memory);
+    WorkerChannel::Hooks hooks;
+    hooks.heard = [](core::WorkerSign) {};
+    hooks.broken = [](const std::string& reason) { FAIL(reason); };
+    hooks.room = [&dispatcher, pool] { dispatcher.has_room(pool); };
+    hooks.returned = [](std::vector<runtime::Connection>) {};
+    channel->start(std::move(hooks));
+    say(OSTLER_HELLO, OSTLER_PROTOCOL_VERSION);
+    channel->drain();
+  }
+  ~Worker() {
+    channel->close();
+    ::munmap(page, OSTLER_SCOREBOARD_SIZE);
+  }
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+  void say(std::uint32_t type, std::uint64_t value = 0) const {
+    const ostler_message message{type, 0, value};
+    REQUIRE(::send(ends.channel.get(), &message, sizeof message, 0) > 0);
+  }
+  // Takes what has come; how many connections that were. They are open from then on.
+  std::uint64_t take() {
+    ostler_message message{};
+    std::uint64_t count = 0;
+    while (::recv(ends.channel.get(), &message, sizeof message, MSG_DONTWAIT) > 0) {
+      if (message.type == OSTLER_DISPATCH) count += message.count;
+    }
+    page->taken += count;
+    page->connections += count;
+    return count;
+  }
+
+  WorkerChannel::WorkerEnds ends;
+  std::shared_ptr<WorkerChannel> channel;
+  ostler_scoreboard* page = nullptr;
+};
+
+struct Fixture {
+  Fixture(int count, std::uint32_t capacity, DispatchPolicy how = DispatchPolicy::kLeastConnections)
+      : doorbell(context, [this](const std::string& rung) { dispatcher.rung(rung); }),
+        dispatcher(context, listeners, doorbell, [this](core::WorkerId) { ++waited_for; }) {
+    config::Listener listener;
+    listener.address = *config::parse_address("tcp://127.0.0.1:0").address;
+    key = Listeners::key("app", listener);
+    runtime::ListenError error;
+    REQUIRE(listeners.open(key, listener, error));
+    for (int i = 0; i < count; ++i) {
+      workers.emplace_back(context, dispatcher, pool);
+      workers.back().page->capacity = capacity;
+      workers.back().page->concurrency = capacity == 1 ? 1 : 0;
+    }
+    policy = how;
+    serve();
+  }
+  void serve() {
+    Dispatcher::Pool wanted;
+    wanted.policy = policy;
+    wanted.keys = {key};
+    for (std::size_t i = 0; i < workers.size(); ++i) {
+      wanted.workers.emplace(core::WorkerId{i + 1}, workers[i].channel);
+    }
+    dispatcher.serve({{pool, std::move(wanted)}});
+  }
+  void connect(int count = 1) {
+    sockaddr_in address{};
+    socklen_t size = sizeof address;
+    REQUIRE(getsockname(listeners.fd(key), reinterpret_cast<sockaddr*>(&address), &size) == 0);
+    for (int i = 0; i < count; ++i) {
+      clients.emplace_back(::socket(AF_INET, SOCK_STREAM, 0));
+      REQUIRE(::connect(clients.back().get(), reinterpret_cast<sockaddr*>(&address), size) == 0);
+    }
+  }
+  void run(std::chrono::milliseconds time = 10ms) {
+    context.restart();
+    context.run_for(time);
+  }
+  std::vector<std::uint64_t> take() {
+    std::vector<std::uint64_t> counts;
+    for (Worker& worker : workers) counts.push_back(worker.take());
+    return counts;
+  }
+
+  boost::asio::io_context context;
+  Listeners listeners;
+  runtime::Doorbell doorbell;
+  Dispatcher dispatcher;
+  core::PoolId pool{1};
+  std::string key;
+  DispatchPolicy policy = DispatchPolicy::kLeastConnections;
+  std::deque<Worker> workers;
+  std::vector<UniqueFd> clients;
+  int waited_for = 0;
+};
+
+using Counts = std::vector<std::uint64_t>;
+
+}  // namespace
+
+TEST_CASE("whoever has the fewest connections gets the next") {
+  Fixture with(3, 100);
+  with.workers[0].page->connections = 5;
+  with.workers[1].page->connections = 2;
+  with.connect(5);
+  with.run();
+  CHECK(with.take() == Counts{0, 2, 3});
+}
+
+TEST_CASE("round robin takes turns, whatever the load, among those that have room") {
+  Fixture with(3, 100, DispatchPolicy::kRoundRobin);
+  with.workers[1].page->connections = 50;
+  with.connect(6);
+  with.run();
+  CHECK(with.take() == Counts{2, 2, 2});
+  with.workers[1].page->connections = 100;
+  with.connect(4);
+  with.run();
+  CHECK(with.take() == Counts{2, 0, 2});
+}
+
+TEST_CASE("random prefers the less loaded of two") {
+  Fixture with(2, 10'000, DispatchPolicy::kRandom);
+  with.workers[0].page->connections = 5000;
+  with.connect(40);
+  with.run();
+  const Counts counts = with.take();
+  CHECK(counts[0] + counts[1] == 40);
+  CHECK(counts[1] > counts[0]);
+}
+
+TEST_CASE("connections that nobody has room for stay in the queue until somebody says so") {
+  Fixture with(2, 1);
+  with.connect(4);
+  with.run();
+  CHECK(with.take() == Counts{1, 1});
+  CHECK(runtime::waiting_on(with.listeners.fd(with.key)) == 2);
+  CHECK(with.workers[1].page->wanted == 1);
+  with.workers[1].page->connections = 0;
+  with.workers[1].page->wanted = 0;
+  with.workers[1].say(OSTLER_ROOM);
+  with.run();
+  CHECK(with.take() == Counts{0, 1});
+  CHECK(runtime::waiting_on(with.listeners.fd(with.key)) == 1);
+}
+
+TEST_CASE("whoever takes nothing is passed over, and that is told") {
+  Fixture with(2, 100);
+  with.connect(2);
+  with.run();
+  CHECK(with.workers[1].take() == 1);
+  with.run(60ms);  // nothing was taken by the first
+  CHECK(with.waited_for == 1);
+  CHECK(with.dispatcher.waiting(core::WorkerId{1})->count == 1);
+  CHECK_FALSE(with.dispatcher.waiting(core::WorkerId{2}));
+  with.connect(5);
+  with.run();
+  CHECK(with.workers[1].take() == 5);
+}
+
+TEST_CASE("what comes back, or was left by one that is gone, goes to others before anybody new") {
+  Fixture with(1, 100);
+  with.connect(2);
+  with.run();
+  std::vector<runtime::Connection> left = with.workers[0].channel->take_back();
+  CHECK(left.size() == 2);
+  with.workers.pop_back();
+  with.serve();
+  with.dispatcher.give_to_others(with.pool, std::move(left));
+  CHECK(with.dispatcher.homeless(with.pool) == 2);
+  with.workers.emplace_back(with.context, with.dispatcher, with.pool);
+  with.workers.back().page->capacity = 2;
+  with.connect(3);
+  with.serve();
+  with.run();
+  CHECK(with.take() == Counts{2});
+  CHECK(with.dispatcher.homeless(with.pool) == 0);
+  CHECK(runtime::waiting_on(with.listeners.fd(with.key)) == 3);
+}
