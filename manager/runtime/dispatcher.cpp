@@ -32,6 +32,8 @@ void Dispatcher::serve(std::map<core::PoolId, Pool> pools) {
     for (auto& [worker, channel] : state.pool.workers) {
       if (!pool.workers.contains(worker)) state.leaving.push_back(std::move(channel));
     }
+    std::erase_if(state.paces,
+                  [&](const auto& entry) { return !pool.workers.contains(entry.first); });
     state.pool = std::move(pool);
     if (state.pool.workers.empty()) arm_doorbell(state);
     pump(id, state);
@@ -58,6 +60,17 @@ void Dispatcher::give_to_others(core::PoolId pool, std::vector<Connection> conne
   pump(pool, found->second);
 }
 
+// Where a request takes no longer than a hand-over, the next connection is given in advance: else
+// the worker would wait for each. Idle time counts, so that only who is busy all the time is quick.
+bool Dispatcher::is_quick(Pace& pace, const Figures& figures, core::Time at) {
+  const std::uint64_t done = figures.requests - pace.requests;
+  if (done < limits::kPaceRequests && at - pace.at < limits::kPaceSpan) return pace.quick;
+  const bool quick =
+      done >= limits::kPaceRequests && (at - pace.at) / limits::kPaceRequests < limits::kQuick;
+  pace = {figures.requests, at, quick};
+  return quick;
+}
+
 // Reads the scoreboards once a turn: what is handed over meanwhile is added to what they said.
 std::vector<Dispatcher::Desk> Dispatcher::desks(State& state) {
   std::vector<Desk> all;
@@ -73,7 +86,10 @@ std::vector<Dispatcher::Desk> Dispatcher::desks(State& state) {
     desk.connections = figures.connections + coming;
     desk.busy = figures.active + coming;
     desk.concurrency = figures.concurrency;
-    const std::uint64_t most = std::min(figures.capacity, figures.connections + limits::kUntaken);
+    const std::uint64_t ahead =
+        figures.concurrency == 1 && is_quick(state.paces[worker], figures, at) ? 1 : 0;
+    const std::uint64_t most =
+        std::min(figures.capacity + ahead, figures.connections + limits::kUntaken);
     desk.room = most > desk.connections ? most - desk.connections : 0;
     const bool stands = coming > 0 && at - channel->untaken_since() >= limits::kSuspect;
     (stands ? late : all).push_back(std::move(desk));

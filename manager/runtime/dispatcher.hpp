@@ -71,8 +71,15 @@ class Dispatcher {
     std::uint64_t concurrency = 0;  // 0: it can do any number at a time
     std::vector<Connection> batch;
   };
+  // How quickly a worker that does one thing at a time is done with it.
+  struct Pace {
+    std::uint64_t requests = 0;
+    core::Time at{};
+    bool quick = false;
+  };
   struct State {
     Pool pool;
+    std::map<core::WorkerId, Pace> paces;
     std::deque<Connection> homeless;
     std::vector<std::shared_ptr<WorkerChannel>> leaving;  // with something that they may yet take
     std::uint64_t turn = 0;                               // whose it is
@@ -82,6 +89,7 @@ class Dispatcher {
   void pump(core::PoolId id, State& state);
   void pump_soon(core::PoolId id, State& state);
   static std::vector<Desk> desks(State& state);
+  static bool is_quick(Pace& pace, const Figures& figures, core::Time at);
   Desk* choose(State& state, std::vector<Desk>& desks);
   std::optional<Connection> next(State& state);
   std::optional<Connection> accept_from(State& state, std::size_t listener);

@@ -51,6 +51,11 @@ inline constexpr std::size_t kSelectorRuns = 300;
 // Connections accepted and handed over in one turn; and how many may be on their way to one worker.
 inline constexpr int kDispatchPerTurn = 128;
 inline constexpr std::uint64_t kUntaken = 64;
+// A worker that does one thing at a time is quick if each of so many requests took less than this
+// on average, idle time included; or that many were not done in such a span.
+inline constexpr std::uint64_t kPaceRequests = 32;
+inline constexpr core::Duration kPaceSpan = milliseconds(20);
+inline constexpr core::Duration kQuick = std::chrono::microseconds(200);
 // How soon after a hand-over it is looked whether it was taken.
 inline constexpr core::Duration kLookAtTaken = milliseconds(1);
 // How often it is looked what workers are at, while their pool's load is followed; and how long
