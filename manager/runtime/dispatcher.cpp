@@ -91,7 +91,7 @@ std::vector<Dispatcher::Desk> Dispatcher::desks(State& state) {
     const std::uint64_t most =
         std::min(figures.capacity + ahead, figures.connections + limits::kUntaken);
     desk.room = most > desk.connections ? most - desk.connections : 0;
-    const bool stands = coming > 0 && at - channel->untaken_since() >= limits::kSuspect;
+    const bool stands = coming > 0 && at - channel->untaken_since() >= limits::kStandsStill;
     (stands ? late : all).push_back(std::move(desk));
   }
   // Whoever stands still gets something only if nobody else is there.
@@ -255,13 +255,13 @@ void Dispatcher::look() {
     for (const auto& [worker, channel] : state.pool.workers) {
       if (channel->untaken() == 0) continue;
       some = true;
-      if (at - channel->untaken_since() < limits::kSuspect) continue;
+      if (at - channel->untaken_since() < limits::kStandsStill) continue;
       late.insert(worker);
       if (told_.try_emplace(worker, at).second) waited_for_(worker);
     }
   }
   std::erase_if(told_, [&](const auto& entry) { return !late.contains(entry.first); });
-  if (some) look_after(late.empty() ? limits::kLookAtTaken : limits::kSuspect);
+  if (some) look_after(late.empty() ? limits::kLookAtTaken : limits::kStandsStill);
 }
 
 std::size_t Dispatcher::homeless(core::PoolId pool) const {
