@@ -253,7 +253,7 @@ void Machine::retire_useless(Pool& pool, View& view) {
     const bool good = &worker == view.good;
     return std::tuple(worker.ready(), worker.proven, trusted, good, !worker.recycle, worker.id);
   };
-  const Worker* best = nullptr;
+  const Worker* best = nullptr;  // there is one: the slot has several workers
   for (const auto& [id, worker] : pool.workers) {
     if (worker.slot != view.number || !worker.active()) continue;
     if (best == nullptr || worth(worker) > worth(*best)) best = &worker;
@@ -263,7 +263,7 @@ void Machine::retire_useless(Pool& pool, View& view) {
     retire(pool, worker, cause_of_replacing(pool, worker));
   }
   view.active = 1;
-  view.has_trusted = best->generation == view.slot->proven;
+  view.has_trusted = best != nullptr && best->generation == view.slot->proven;
 }
 
 // Sees to it that somebody reliable serves, or is about to serve, in a slot. False: no spawn left.

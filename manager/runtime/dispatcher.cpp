@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <boost/asio/post.hpp>
 #include <cerrno>
+#include <iterator>
 #include <set>
 #include <system_error>
 #include <tuple>
@@ -32,9 +33,10 @@ void Dispatcher::serve(std::map<core::PoolId, Pool> pools) {
     for (auto& [worker, channel] : state.pool.workers) {
       if (!pool.workers.contains(worker)) state.leaving.push_back(std::move(channel));
     }
-    std::erase_if(state.paces,
-                  [&](const auto& entry) { return !pool.workers.contains(entry.first); });
     state.pool = std::move(pool);
+    std::erase_if(state.paces, [&state](const auto& entry) {
+      return !state.pool.workers.contains(entry.first);
+    });
     if (state.pool.workers.empty()) arm_doorbell(state);
     pump(id, state);
   }
@@ -167,9 +169,7 @@ bool Dispatcher::deliver(State& state, Desk& desk) {
     if (desk.channel->dispatch(part) == 0) continue;
     std::ranges::move(desk.batch, std::back_inserter(part));
     desk.batch.clear();
-    for (auto left = part.rbegin(); left != part.rend(); ++left) {
-      state.homeless.push_front(std::move(*left));
-    }
+    std::ranges::move(part, std::inserter(state.homeless, state.homeless.begin()));
     return false;
   }
   return true;

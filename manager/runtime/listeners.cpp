@@ -524,9 +524,9 @@ void Listeners::drop(const std::string& key, std::size_t member) {
 }
 
 const std::vector<Member>& Listeners::members(const std::string& key) const {
-  static const std::vector<Member> none;
+  static const std::vector<Member> kNone;
   const auto found = sockets_.find(key);
-  return found == sockets_.end() ? none : found->second.members;
+  return found == sockets_.end() ? kNone : found->second.members;
 }
 
 std::vector<std::string> Listeners::keys() const {

@@ -76,7 +76,7 @@ asio::awaitable<PrivateAnswer> exchange(Exchange& with, std::string request) {
 
 // A worker that is still sending its answer should not find the connection broken.
 asio::awaitable<void> swallow_rest(Exchange& with) {
-  std::array<char, 4096> rest;
+  std::array<char, 4096> rest{};
   Error error;
   for (std::uint64_t seen = 0; !error && seen < limits::kProbeBody;) {
     seen += co_await with.socket.async_read_some(asio::buffer(rest),

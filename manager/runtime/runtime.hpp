@@ -131,7 +131,7 @@ class Runtime {
   void perform(const core::AwaitDemand& action);
   void open_output(Process& process, SpawnRequest& request, UniqueFd& end);
   void watch_readiness(core::WorkerId worker, const Process& process);
-  void adjust_listeners(const std::string& pool);
+  void adjust_listeners(const std::string& name);
 
   // checks.cpp
   void start_channel(core::WorkerId worker, const Process& process);
@@ -150,7 +150,7 @@ class Runtime {
   Steering::Hooks steering_hooks();
   [[nodiscard]] Steering::Standing standing(core::WorkerId worker) const;
   bool give_sockets(const core::Spawn& action, const config::Pool& pool, ListenError& failure);
-  std::vector<LoadMeter::Source> load_sources(core::PoolId pool) const;
+  std::vector<LoadMeter::Source> load_sources(core::PoolId id) const;
   void share_out();
   void steer_listeners();
   void dispatch_connections();

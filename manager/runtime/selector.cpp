@@ -13,6 +13,8 @@ namespace {
 // Where the source port is, seen from the network header.
 constexpr std::uint32_t kPortInV4 = 20;
 constexpr std::uint32_t kPortInV6 = 40;
+constexpr unsigned kReturnA = BPF_RET + BPF_A;
+constexpr unsigned kAdd = BPF_ALU + BPF_ADD + BPF_K;
 
 struct Run {
   std::size_t first = 0;
@@ -73,8 +75,8 @@ std::vector<sock_filter> selector_program(const std::vector<std::size_t>& select
     const auto first = static_cast<std::uint32_t>(run.first);
     const auto end = before + static_cast<std::uint32_t>(run.count);
     if (end < total) program.push_back(jump(BPF_JGE, end, 2, 0));
-    program.push_back(statement(BPF_ALU | BPF_ADD | BPF_K, first - before));
-    program.push_back(statement(BPF_RET | BPF_A, 0));
+    program.push_back(statement(kAdd, first - before));
+    program.push_back(statement(kReturnA, 0));
     before = end;
   }
   return program;

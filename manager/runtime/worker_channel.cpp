@@ -85,7 +85,7 @@ bool WorkerChannel::receive_one() {
   msghdr header{};
   header.msg_iov = &part;
   header.msg_iovlen = 1;
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * OSTLER_BATCH)> control;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * OSTLER_BATCH)> control{};
   header.msg_control = control.data();
   header.msg_controllen = control.size();
   const ssize_t size = ::recvmsg(socket_.native_handle(), &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
@@ -195,6 +195,7 @@ void WorkerChannel::want_room() {
 
 int WorkerChannel::dispatch(std::vector<Connection>& connections) {
   std::vector<int> descriptors;
+  descriptors.reserve(connections.size());
   for (const Connection& connection : connections) descriptors.push_back(connection.fd.get());
   const int error = send({OSTLER_DISPATCH, static_cast<std::uint32_t>(descriptors.size()),
                           connections.front().listener},
