@@ -369,7 +369,7 @@ std::span<const Key<PoolDraft>> pool_keys() {
                        r.whole(at, 1, kMostWorkers, scaled(out).max);
                      }},
       Key<PoolDraft>{{"workers.by", "",
-                      "the load: busy (share of capacity in use, SDK) unless given, or backlog "
+                      "the load: busy (share of capacity in use) unless given, or backlog "
                       "(connections waiting)"},
                      read_workers_by},
       Key<PoolDraft>{{"workers.target", "",
