@@ -1,6 +1,8 @@
-"""The configurations that the documentation shows are configurations, and its programs are built."""
+"""The configurations that the documentation shows are configurations, its commands are commands,
+and its programs are built."""
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -11,10 +13,12 @@ from ostler import ANY_PORT, BIN, program
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
-EXAMPLES = [pytest.param(block, id=f"{page.name}-{number}")
+# What a page shows of a pool alone, indented as in one, is tried in this.
+POOL = 'pools:\n  web:\n    command: /usr/lib/shop/web\n    listen: ["tcp://127.0.0.1:8080"]\n'
+EXAMPLES = [pytest.param(block if re.search(r"^pools:", block, re.MULTILINE) else POOL + block,
+                         id=f"{page.name}-{number}")
             for page in PAGES
-            for number, block in enumerate(BLOCK.findall(page.read_text()))
-            if re.search(r"^pools:", block, re.MULTILINE)]
+            for number, block in enumerate(BLOCK.findall(page.read_text()))]
 
 # What an example may lack on the machine that runs the tests: the application itself.
 ABSENT = re.compile(r"no such|not found|does not exist|No such file", re.IGNORECASE)
@@ -34,7 +38,24 @@ def test_every_configuration_in_the_documentation_is_valid(block, tmp_path):
 
 
 def test_the_documentation_shows_configurations():
-    assert len(EXAMPLES) >= 5
+    assert len(EXAMPLES) >= 10
+    assert any(example.id.startswith("sharing.md") for example in EXAMPLES)
+
+
+COMMANDS = sorted({line for page in PAGES
+                   for line in re.findall(r"^\$ (ostlerctl .*)", page.read_text(), re.MULTILINE)})
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_in_the_documentation_is_one(line, tmp_path):
+    _, *arguments = shlex.split(line, comments=True)
+    done = subprocess.run([BIN / "ostlerctl", "--socket", tmp_path / "nobody.sock", *arguments],
+                          capture_output=True, text=True, timeout=20)
+    assert done.returncode == 3, done.stderr  # no manager answers; 2 would be wrong usage
+
+
+def test_the_documentation_shows_commands():
+    assert len(COMMANDS) >= 15
 
 
 # Programs whose source the build compiles.
