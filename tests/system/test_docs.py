@@ -1,6 +1,7 @@
 """The configurations that the documentation shows are configurations, its commands are commands,
 and its programs are built."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -81,3 +82,17 @@ def test_the_ten_lines_are_a_worker(manager):
                            "workers": 2, "ready": "notify"}})
     status, body = one.fetch()[:2]
     assert (status, body) == (200, "hello\n")
+
+
+def test_the_status_that_the_documentation_shows_has_the_members_of_a_real_one(manager):
+    shown = [json.loads(block) for block in re.findall(
+        r"^```json\n(.*?)^```", (ROOT / "docs" / "control-api.md").read_text(),
+        re.MULTILINE | re.DOTALL)]
+    one = manager({"web": {"command": [program("ostler-example-hello")], "listen": [ANY_PORT],
+                           "workers": 1, "ready": "notify"}})
+
+    def parts(status):
+        pool = status["pools"]["web"]
+        return [set(part) for part in (status, pool, pool["listeners"][0], pool["workers"][0])]
+
+    assert [parts(status) for status in shown] == [parts(one.status())]
