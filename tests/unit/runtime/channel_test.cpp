@@ -293,6 +293,26 @@ void give_back(const Fixture& with, int descriptor, std::uint32_t count = 1) {
   with.channel->drain();
 }
 
+// The same descriptor so many times, in one message about listener 3.
+void give_back_often(const Fixture& with, int descriptor, std::uint32_t times) {
+  ostler_message message{OSTLER_RETURN, times, 3};
+  iovec part{&message, sizeof message};
+  std::vector<char> control(CMSG_SPACE(sizeof(int) * times));
+  const std::vector<int> descriptors(times, descriptor);
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  header.msg_control = control.data();
+  header.msg_controllen = control.size();
+  cmsghdr* const rights = CMSG_FIRSTHDR(&header);
+  rights->cmsg_level = SOL_SOCKET;
+  rights->cmsg_type = SCM_RIGHTS;
+  rights->cmsg_len = CMSG_LEN(sizeof(int) * times);
+  std::memcpy(CMSG_DATA(rights), descriptors.data(), sizeof(int) * times);
+  REQUIRE(::sendmsg(with.ends.channel.get(), &header, 0) > 0);
+  with.channel->drain();
+}
+
 }  // namespace
 
 TEST_CASE("connections are kept until they are taken, and the rest can be had back") {
@@ -356,6 +376,79 @@ TEST_CASE("what a worker gives back must be what it says, and connections") {
   }
   CHECK(with.returned.empty());
   CHECK_FALSE(with.broken.empty());
+}
+
+TEST_CASE("what cannot be handed over is left as it is") {
+  Fixture with;
+  with.channel->close();
+  std::vector<runtime::Connection> batch;
+  batch.push_back(Client().connection);
+  CHECK(with.channel->dispatch(batch) == EPIPE);
+  CHECK(batch.size() == 1);
+  CHECK(batch.front().fd);
+  CHECK(with.channel->untaken() == 0);
+}
+
+TEST_CASE("a client's connection is open until it is taken, and the first are taken first") {
+  Fixture with;
+  std::array<Client, 2> clients;
+  for (Client& client : clients) {
+    std::vector<runtime::Connection> batch;
+    batch.push_back(std::move(client.connection));
+    REQUIRE(with.channel->dispatch(batch) == 0);
+    Packet packet;  // a worker that closes what it gets, without having said that it took it
+    REQUIRE(::recvmsg(with.ends.channel.get(), &packet.header, 0) == sizeof packet.message);
+    CHECK(packet.message.type == OSTLER_DISPATCH);
+    packet.take().reset();
+  }
+  CHECK(with.channel->untaken() == 2);
+  CHECK_FALSE(is_closed(clients[0].ours));
+  take(with, 1);
+  CHECK(with.channel->untaken() == 1);
+  CHECK(is_closed(clients[0].ours));
+  const auto back = with.channel->take_back();
+  REQUIRE(back.size() == 1);
+  REQUIRE(::send(back.front().fd.get(), "x", 1, 0) == 1);
+  char byte = 0;
+  CHECK(::recv(clients[1].ours.get(), &byte, 1, MSG_DONTWAIT) == 1);
+}
+
+TEST_CASE("a batch comes back with its listener; a message with more is none") {
+  Fixture with;
+  std::vector<Client> clients(OSTLER_BATCH);
+  hand_over(with, clients);
+  take(with, OSTLER_BATCH);
+  const Client back;
+  SUBCASE("a whole batch") {
+    give_back_often(with, back.connection.fd.get(), OSTLER_BATCH);
+    REQUIRE(with.returned.size() == OSTLER_BATCH);
+    CHECK(with.returned.front().listener == 3);
+    CHECK(with.broken.empty());
+  }
+  SUBCASE("one more") {
+    const int next = ::dup(0);
+    ::close(next);
+    give_back_often(with, back.connection.fd.get(), OSTLER_BATCH + 1);
+    CHECK(with.returned.empty());
+    CHECK(with.broken == "a message of another size, or with too many descriptors");
+    CHECK(::fcntl(next, F_GETFD) == -1);  // no descriptor was kept
+  }
+}
+
+TEST_CASE("that connections come back is no flood") {
+  Fixture with;
+  for (std::uint64_t i = 1; i <= runtime::limits::kMessagesPerSpan + 100; ++i) {
+    std::vector<Client> clients(1);
+    hand_over(with, clients);
+    Packet packet;
+    REQUIRE(::recvmsg(with.ends.channel.get(), &packet.header, 0) == sizeof packet.message);
+    const UniqueFd received = packet.take();
+    take(with, i);
+    give_back(with, received.get());
+    REQUIRE(with.returned.size() == 1);
+    with.returned.clear();
+  }
+  CHECK(with.broken.empty());
 }
 
 TEST_CASE("that it has room is said as often as it was asked for") {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "config/src/address.hpp"
+#include "runtime/limits.hpp"
 
 using namespace ostler;
 using namespace std::chrono_literals;
@@ -105,7 +106,7 @@ struct Fixture {
       REQUIRE(::connect(clients.back().get(), reinterpret_cast<sockaddr*>(&address), size) == 0);
     }
   }
-  void run(std::chrono::milliseconds time = 10ms) {
+  void run(core::Duration time = 10ms) {
     context.restart();
     context.run_for(time);
   }
@@ -209,4 +210,86 @@ TEST_CASE("what comes back, or was left by one that is gone, goes to others befo
   CHECK(with.take() == Counts{2});
   CHECK(with.dispatcher.homeless(with.pool) == 0);
   CHECK(runtime::waiting_on(with.listeners.fd(with.key)) == 3);
+}
+
+TEST_CASE("one who is busy with all that he can do at a time comes after those who are not") {
+  Fixture with(2, 100);
+  for (Worker& worker : with.workers) worker.page->concurrency = 2;
+  with.workers[0].page->connections = with.workers[0].page->active = 2;
+  with.workers[1].page->connections = 10;
+  with.connect(2);
+  with.run();
+  CHECK(with.take() == Counts{0, 2});
+  with.workers[1].page->active = 2;
+  with.connect(3);
+  with.run();
+  CHECK(with.take() == Counts{3, 0});
+}
+
+TEST_CASE("no more than so many are on their way to a worker") {
+  Fixture with(1, 10'000);
+  constexpr auto kMost = runtime::limits::kUntaken;
+  with.connect(kMost + 10);
+  with.run();
+  CHECK(runtime::waiting_on(with.listeners.fd(with.key)) == 10);
+  CHECK(with.workers[0].page->wanted == 1);
+  CHECK(with.take() == Counts{kMost});
+  with.workers[0].say(OSTLER_ROOM);
+  with.run();
+  CHECK(with.take() == Counts{10});
+}
+
+TEST_CASE("more than a turn's connections are handed over in several turns") {
+  Fixture with(4, 1000);
+  with.connect(200);
+  static_assert(200 > runtime::limits::kDispatchPerTurn);
+  with.run();
+  CHECK(with.take() == Counts{50, 50, 50, 50});
+}
+
+TEST_CASE("a socket that a worker accepts from is left to it") {
+  Fixture with(1, 100);
+  runtime::ListenError error;
+  REQUIRE(with.listeners.claim(with.key, core::WorkerId{9}, {}, error) >= 0);
+  with.connect(1);
+  with.dispatcher.rung(with.key);
+  with.run();
+  CHECK(with.take() == Counts{0});
+  with.listeners.release(core::WorkerId{9});
+  with.serve();
+  with.run();
+  CHECK(with.take() == Counts{1});
+}
+
+TEST_CASE("from a pool that is gone nothing is accepted") {
+  Fixture with(1, 100);
+  with.dispatcher.serve({});
+  with.connect(1);
+  with.dispatcher.rung(with.key);
+  with.run();
+  CHECK(with.take() == Counts{0});
+  CHECK(runtime::waiting_on(with.listeners.fd(with.key)) == 1);
+}
+
+// How many connections a worker of class sync gets that is busy with one, and has done so many
+// requests since it was looked at last.
+std::uint64_t given_after(std::uint64_t requests) {
+  Fixture with(1, 1);
+  with.connect(3);
+  with.run(runtime::limits::kPaceSpan + 5ms);
+  REQUIRE(with.take() == Counts{1});
+  with.serve();  // the span is over: another begins
+  with.workers[0].page->requests += requests;
+  with.serve();
+  with.run();
+  return with.take().front();
+}
+
+TEST_CASE("only a worker that is quick gets the next connection in advance") {
+  using runtime::limits::kPaceRequests;
+  CHECK(given_after(kPaceRequests - 1) == 0);
+  std::uint64_t given = 0;
+  // Whoever runs this may be kept from running.
+  for (int i = 0; i < 50 && given == 0; ++i) given = given_after(kPaceRequests);
+  CHECK(given == 1);
 }
