@@ -258,14 +258,16 @@ TEST_CASE("nobody else can listen at an address before there is a group") {
   }
 }
 
-TEST_CASE("whoever joins a group is not chosen, and without SO_REUSEPORT he cannot") {
+// One of the same user can join, and while the group's sockets stay he gets nothing. When one is
+// added or dropped, the kernel's indices are no longer those that the manager counts.
+TEST_CASE("whoever joins a group is not chosen, and without SO_REUSEPORT he cannot join") {
   Fixture with;
   with.claim(kFirst);
   with.claim(kSecond);
   int reason = 0;
   const UniqueFd refused = with.join(false, reason);
   CHECK(reason == EADDRINUSE);
-  const UniqueFd other = with.join(true, reason);  // of the same user
+  const UniqueFd other = with.join(true, reason);
   REQUIRE(reason == 0);
   with.connect(10);
   with.select({0, 1});
