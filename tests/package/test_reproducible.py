@@ -3,10 +3,11 @@
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from conftest import PACKAGES, ROOT
+from conftest import PACKAGES, ROOT, SUITE
 
 
 def again(kind, folder, cache):
@@ -16,6 +17,12 @@ def again(kind, folder, cache):
     done = subprocess.run([ROOT / "packaging" / "build", kind, folder], env=env, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     assert done.returncode == 0, done.stdout[-5000:]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def same_system():
+    if f"VERSION_CODENAME={SUITE}\n" not in Path("/etc/os-release").read_text():
+        pytest.skip(f"builds for the Debian that runs, which is not {SUITE}")
 
 
 @pytest.fixture(scope="module")
