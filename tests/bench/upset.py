@@ -167,7 +167,7 @@ def report_stopped(models, options):
     print(f"one of {WORKERS} workers stands still; p99 in ms, median (least to most)\n")
     head("model, class", "nobody stopped", "one stopped", "lost")
     for model in models:
-        for kind in ("sync", "threads", "async"):
+        for kind in options.classes.split(","):
             runs = [[stopped(model, kind, options.seconds, stop) for _ in range(options.rounds)]
                     for stop in (False, True)]
             row(f"{model}, {kind}", *(column(some, "p99") for some in runs),
@@ -181,7 +181,7 @@ def report_killed(models, options):
     print(f"\n{KILLS} workers are killed under load\n")
     head("model, class", "lost", "had been accepted", "were being served")
     for model in models:
-        for kind in ("sync", "threads", "async"):
+        for kind in options.classes.split(","):
             run = killed(model, kind, options.seconds)
             row(f"{model}, {kind}", run["lost"], run["accepted"], run["serving"])
             samples[f"{model}, {kind}"] = run
@@ -205,6 +205,7 @@ def report_burst(models, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="shared,reuseport,dispatch", help="of these, by commas")
+    parser.add_argument("--classes", default="sync,threads,async", help="of these, by commas")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6, help="of each load")
     parser.add_argument("--parts", default="stopped,killed,burst", help="of these, by commas")
