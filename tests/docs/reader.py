@@ -158,6 +158,9 @@ class Reader:
     def written(self, output):
         """Output as it would be on a machine of one's own."""
         output = output.replace(str(self.home), "~").replace(str(self.root), "")
+        # Pages are for those who do not run this as root.
+        output = re.sub(r"^.*warning:? pool '.*': its workers run as root.*\n", "", output,
+                        flags=re.MULTILINE)
         for shown, used in self.ports.items():
             output = output.replace(f":{used}", f":{shown}")
         return output
