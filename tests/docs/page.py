@@ -97,6 +97,7 @@ def blocks_of(path):
                 blocks.append(block)
                 inside, above = None, ""
             else:
+                assert not fence or fence["mark"] != mark, f"{path.name}:{number}: a block in a block"
                 block.text += line[min(indent, len(line) - len(line.lstrip())):] + "\n"
         elif fence:
             last = None

@@ -347,7 +347,7 @@ class Reader:
             status = ask(self.manager_socket, "GET", "/v1/status", timeout=10).json
         except (OSError, ValueError):
             return False
-        return status["state"] == "running" and all(
+        return status["state"] in ("starting", "running") and all(
             pool["backing_off"] is not None
             or pool["ready"] == pool["target"] and not pool["starting"] and not pool["draining"]
             for pool in status["pools"].values())
