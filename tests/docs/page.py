@@ -146,7 +146,7 @@ def shape(lines):
 def plain(text):
     """Output without colours, carriage returns and alignment, as `shape` expects it."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.replace("\r\n", "\n"))
-    lines = [" ".join(line.split("\r")[-1].split()) for line in text.split("\n")]
+    lines = [" ".join(line.rstrip("\r").split("\r")[-1].split()) for line in text.split("\n")]
     while lines and not lines[-1]:
         lines.pop()
     return "".join(line + "\n" for line in lines)
