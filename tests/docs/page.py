@@ -3,6 +3,7 @@
 The convention is told in CONTRIBUTING.md, under "Documentation".
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,10 +76,25 @@ class Block:
 
 
 @dataclass
+class Need:
+    """From one line to another a page is of use only to those who have these programs."""
+    begin: int
+    end: float
+    names: list
+
+
+@dataclass
 class Page:
     path: Path
     blocks: list
     needs: list
+
+    def cannot(self, has):
+        """The blocks that need a program which is not there, and the names of those programs."""
+        missing = [(need, name) for need in self.needs for name in need.names if not has(name)]
+        return ([block for block in self.blocks
+                 if any(need.begin < block.line < need.end for need, _ in missing)],
+                sorted({name for _, name in missing}))
 
     @property
     def to_run(self):
@@ -115,8 +131,13 @@ def blocks_of(path):
 
 def read(path):
     text = path.read_text()
-    needs = [name for match in NEEDS.finditer(text)
-             for name in re.split(r"[\s,]+", match["names"].strip()) if name]
+    headings = [number for number, line in enumerate(text.split("\n"), 1) if line.startswith("## ")]
+    needs = []
+    for match in NEEDS.finditer(text):
+        line = text.count("\n", 0, match.start()) + 1
+        end = next((number for number in headings if number > line), math.inf)
+        needs.append(Need(line, math.inf if line < min(headings, default=math.inf) else end,
+                          [name for name in re.split(r"[\s,]+", match["names"].strip()) if name]))
     return Page(path, blocks_of(path), needs)
 
 

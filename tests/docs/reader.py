@@ -167,9 +167,9 @@ class Reader:
 
     # ---- reading
 
-    def read(self):
+    def read(self, leave_out=()):
         for block in self.page.blocks:
-            if block.not_run is not None:
+            if block.not_run is not None or block in leave_out:
                 continue
             if block.kind == "console":
                 self.type(block)
