@@ -143,8 +143,8 @@ def read(path):
 
 # ---- Shapes
 
-UNIT = r"(?:ns|µs|us|ms|[smhd]|B|[KMG]iB)"
-NUMBER = re.compile(rf"\d[\d.]*(?:{UNIT}\b)?")
+UNIT = r"(?:(?:ns|µs|us|ms|[smhd])\b| ?[KMG]iB\b)"
+NUMBER = re.compile(rf"\d[\d.]*{UNIT}?")
 
 
 def shape_of_line(line):
