@@ -99,6 +99,8 @@ class Job:
 
 
 class Reader:
+    terminal_kind = "dumb"  # TERM
+
     def __init__(self, page):
         self.page = page
         self.root = Path(tempfile.mkdtemp(prefix="docs-"))
@@ -112,7 +114,7 @@ class Reader:
         self.ports = {}
         self.marker = f"TEST_OF_OSTLER={uuid.uuid4().hex}"
         self.env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(self.home),
-                    "LC_ALL": "C.UTF-8", "TERM": "dumb", "OSTLER_SOCKET": self.socket,
+                    "LC_ALL": "C.UTF-8", "TERM": self.terminal_kind, "OSTLER_SOCKET": self.socket,
                     "RUNTIME_DIRECTORY": str(self.root / "run/ostler"),
                     "PYTHONDONTWRITEBYTECODE": "1", **dict([self.marker.split("=")])}
         for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "MAKEFLAGS"):
