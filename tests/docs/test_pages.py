@@ -65,7 +65,8 @@ def test_commands_are_in_console_blocks(block):
 # ---- what no command of the page uses
 
 # What an example may lack on the machine that runs the tests: the application itself.
-ABSENT = re.compile(r"no such|not found|does not exist|No such file|in no folder of PATH", re.IGNORECASE)
+ABSENT = re.compile(r"no such|not found|does not exist|in no folder of PATH|there is no (?:user|group)",
+                    re.IGNORECASE)
 # What a page shows of a pool alone, indented as in one, is tried in this.
 POOL = 'pools:\n  web:\n    command: /usr/lib/shop/web\n    listen: ["tcp://127.0.0.1:8080"]\n'
 
