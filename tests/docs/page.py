@@ -89,6 +89,12 @@ class Page:
     blocks: list
     needs: list
 
+    @property
+    def builds(self):
+        """Whether its reader builds a worker, and so needs the SDK as it is installed."""
+        return any(re.search(r"pkg-config|find_package\(ostler-worker", block.text)
+                   for block in self.blocks if block.not_run is None)
+
     def cannot(self, has):
         """The blocks that need a program which is not there, and the names of those programs."""
         missing = [(need, name) for need in self.needs for name in need.names if not has(name)]

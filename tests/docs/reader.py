@@ -134,8 +134,7 @@ class Reader:
 
     def _install_sdk(self):
         """For a page that builds a worker: the SDK as it is after `cmake --install`."""
-        text = self.page.path.read_text()
-        if "pkg-config" not in text and "find_package(ostler-worker" not in text:
+        if not self.page.builds:
             return
         prefix = self.root / "usr"
         subprocess.run(["cmake", "--install", BIN.parent, "--prefix", prefix], check=True,
