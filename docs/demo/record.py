@@ -3,7 +3,7 @@
 
     OSTLER_BIN=build/release/bin /usr/bin/python3 docs/demo/record.py
 
-Nothing in the picture is written by hand: the outputs are those of the run, with its pids and times.
+Nothing in the picture is written by hand: the outputs are the run's, with its pids and times.
 Ports are mapped back to those of the page, and the scratch directory is left out.
 """
 
@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1] / "tests" / name) for name in ("docs", "system")]
 
 import page as pages  # noqa: E402
-from reader import FOLLOWER, MANAGER, Reader  # noqa: E402
+from reader import Reader  # noqa: E402
 
 COLUMNS = 106
 ADVANCE, LINE, MARGIN = 7.23, 17, 14  # of a monospaced font of 12 px
@@ -27,7 +27,8 @@ PAUSES = {"command": 0.9, "output": 0.12}  # how long a line is the last one, in
 STYLE = """
 svg { --paper: #ffffff; --ink: #24292f; --dim: #57606a; --g: #116329; --r: #a40e26; --y: #7d4e00; }
 @media (prefers-color-scheme: dark) {
-  svg { --paper: #161b22; --ink: #e6edf3; --dim: #8b949e; --g: #56d364; --r: #ff7b72; --y: #e3b341; }
+  svg { --paper: #161b22; --ink: #e6edf3; --dim: #8b949e;
+        --g: #56d364; --r: #ff7b72; --y: #e3b341; }
 }
 rect { fill: var(--paper); stroke: var(--dim); stroke-opacity: .4; }
 text { fill: var(--ink); white-space: pre;
@@ -54,7 +55,8 @@ class Recorder(Reader):
         super().run(command, may_fail)
         last = self.terminal.text[begin:]
         last = re.sub(r"\r?\n[0-9a-f]{32} \d+\r?\n$", "", last.replace("\r\n", "\n"))
-        last = re.split(r"\n[0-9a-f]{32} \d+\n", last)[-1]  # what only looks may have been tried again
+        # What only looks may have been tried again.
+        last = re.split(r"\n[0-9a-f]{32} \d+\n", last)[-1]
         self.seen.append((command.text, self.written(last)))
 
 
@@ -97,8 +99,8 @@ def draw(lines):
         if line.strip():
             rows.append(f'<text class="l" style="animation-delay:{time:.1f}s" x="{MARGIN}" '
                         f'y="{MARGIN + number * LINE + 12}">{shown}</text>')
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" xml:space="preserve" viewBox="0 0 {width:.0f} {height}" '
-            f'width="{width:.0f}" height="{height}" role="img" '
+    return ('<svg xmlns="http://www.w3.org/2000/svg" xml:space="preserve" '
+            f'viewBox="0 0 {width:.0f} {height}" width="{width:.0f}" height="{height}" role="img" '
             'aria-label="A terminal: status, a reload, and a bad deploy that is rolled back">\n'
             f"<style>{STYLE}</style>\n"
             f'<rect x=".5" y=".5" width="{width - 1:.0f}" height="{height - 1}" rx="6"/>\n' +
@@ -114,8 +116,7 @@ def main():
         faults = recorder.close()
     assert not faults, faults
     recorder.remove()
-    seen = [one for one in recorder.seen if not MANAGER.match(one[0]) and not FOLLOWER.match(one[0])]
-    (HERE / "demo.svg").write_text(draw(lines_of(seen)))
+    (HERE / "demo.svg").write_text(draw(lines_of(recorder.seen)))
 
 
 main()

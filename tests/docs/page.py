@@ -119,7 +119,8 @@ def blocks_of(path):
                 blocks.append(block)
                 inside, above = None, ""
             else:
-                assert not fence or fence["mark"] != mark, f"{path.name}:{number}: a block in a block"
+                assert not fence or fence["mark"] != mark, \
+                    f"{path.name}:{number}: a block in a block"
                 block.text += line[min(indent, len(line) - len(line.lstrip())):] + "\n"
         elif fence:
             last = None
@@ -165,7 +166,7 @@ def shape_of_line(line):
 
 
 def shape(lines):
-    """A pattern for output as it is shown; a line that is `…` alone stands for any number of lines."""
+    """A pattern for output as it is shown; a line `…` alone stands for any number of lines."""
     return "".join(r"(?:[^\n]*\n)*?" if line.strip() == "…" else shape_of_line(line) + "\n"
                    for line in lines)
 

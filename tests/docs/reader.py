@@ -33,13 +33,15 @@ from processes import alive, eventually, kill_all, marked
 
 PLACES = ("/run", "/srv", "/etc/ostler", "/etc/nginx", "/var/log", "/var/lib", "/var/www", "/opt")
 PLACE = re.compile(rf"(?<![\w.])(?:{'|'.join(PLACES)})(?=/|\b(?![-\w.]))")
-PORT = re.compile(r"(?P<host>127\.0\.0\.1|localhost|\[::1?\]|0\.0\.0\.0|\*):(?P<port>[1-9]\d{1,4})\b")
+PORT = re.compile(r"(?P<host>127\.0\.0\.1|localhost|\[::1?\]|0\.0\.0\.0|\*)"
+                  r":(?P<port>[1-9]\d{1,4})\b")
 
 # What goes on until it is stopped. Everything else is waited for.
 MANAGER = re.compile(r"^ostlerd\b(?!.*\s(?:--check|--print-config|--help|--version)\b)(?!.*&$)")
 FOLLOWER = re.compile(r"^(?:ostlerctl\b.*\bevents\b.*\s(?:--follow|-f)\b|(?:api|curl)\b.*\s-N\b)")
 # What only looks is done again if it does not show yet what it should, as a reader would.
-LOOK = re.compile(r"^(?:ostlerctl\s+(?:--json\s+)?(?:status|events)\b|(?:curl|api)\b(?!.*\s-[Xd]\b))")
+LOOK = re.compile(r"^(?:ostlerctl\s+(?:--json\s+)?(?:status|events)\b"
+                  r"|(?:curl|api)\b(?!.*\s-[Xd]\b))")
 
 COMMAND_TIME = 240  # compiling a worker takes the longest
 LOOK_TIME = 20
@@ -231,7 +233,7 @@ class Reader:
         self.status = job.status
 
     def settle(self, within=15):
-        """Nobody types while a scale or a reload is still going on; but a pool may stay degraded."""
+        """Nobody types while a scale or a reload is going on; but a pool may stay degraded."""
         deadline = time.monotonic() + within
         while (self.manager and self.manager.status is None and not self._calm()
                and time.monotonic() < deadline):
@@ -275,7 +277,8 @@ class Reader:
     def report(self):
         parts = [f"kept: {self.root}"]
         for job in self.jobs:
-            parts.append(f"--- {job.command.text}\n" + "\n".join(job.terminal.text.splitlines()[-30:]))
+            last = job.terminal.text.splitlines()[-30:]
+            parts.append("\n".join([f"--- {job.command.text}", *last]))
         return "\n".join(parts)
 
     # ---- how
@@ -325,10 +328,11 @@ class Reader:
         """Begins it with the shell's directory, variables and aliases; Ctrl-C can end it."""
         terminal = Terminal()
         number = len(self.jobs)
-        script, pid, status = (self.root / f"job{number}.{kind}" for kind in ("sh", "pid", "status"))
+        script, pid, status = (self.root / f"job{number}.{kind}"
+                               for kind in ("sh", "pid", "status"))
         script.write_text(self.here(command.text) + "\n")
-        self._tell(f"(set -m; {{ . {script}; echo $? >{status}; }} </dev/null >{terminal.name} 2>&1 &"
-                   f" echo $! >{pid})\n")
+        self._tell(f"(set -m; {{ . {script}; echo $? >{status}; }}"
+                   f" </dev/null >{terminal.name} 2>&1 & echo $! >{pid})\n")
         job = Job(command, terminal, int(pid.read_text()), status)
         self.jobs.append(job)
         return job

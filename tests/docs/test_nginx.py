@@ -12,8 +12,9 @@ from load import Load
 from ostler import Manager
 from processes import eventually
 
-BLOCKS = {block.name: block.text for block in reversed(pages.read(pages.ROOT / "docs/nginx.md").blocks)
-          if block.name}
+# A name that comes twice on the page: the first.
+BLOCKS = {block.name: block.text
+          for block in reversed(pages.read(pages.ROOT / "docs/nginx.md").blocks) if block.name}
 APP = BLOCKS["app.py"].replace("scope['client'][0]", "scope['path']")
 
 
@@ -27,7 +28,8 @@ def nginx(tmp_path):
             port = free.getsockname()[1]
         text = BLOCKS["nginx.conf"].replace("/run/shop/web.sock", str(path))
         text = re.sub(r"127\.0\.0\.1:8080", f"127.0.0.1:{port}", text)
-        (tmp_path / "nginx.conf").write_text(text.replace("error_log stderr", "error_log error.log"))
+        text = text.replace("error_log stderr", "error_log error.log")
+        (tmp_path / "nginx.conf").write_text(text)
         running.append(subprocess.Popen(["nginx", "-p", tmp_path, "-c", "nginx.conf",
                                          "-g", "daemon off;"], stderr=subprocess.PIPE, text=True))
 
