@@ -18,11 +18,9 @@ namespace {
 constexpr std::string_view kStart =
     R"(# yaml-language-server: $schema=/usr/share/ostler/ostler.schema.json
 #
-# A configuration of ostlerd, the process manager. Put your program into `command`, then:
-#
-#   ostlerd --check --config FILE      every fault, with line and column; starts nothing
-#   ostlerd --config FILE              in the foreground; Ctrl-C stops it
-#   ostlerctl reload                   read this file again, replace the workers one by one
+# A configuration of ostlerd, the process manager. Put your program into `command`, then
+# `ostlerd --check --config FILE` says every fault and starts nothing; `ostlerd --config FILE` runs it,
+# in the foreground; `ostlerctl reload` reads this file again and replaces the workers one by one.
 #
 # All keys are in ostler.yaml(5). What stands in comments shows the default, or is marked as an
 # example. Durations are 250ms, 30s, 5m, 1h, 1d, or a number of seconds; sizes 64KiB, 512MiB, 2GiB.

@@ -78,6 +78,7 @@ void hold_against(const SchemaCheck& check, const json& part, std::span<const Ke
       continue;
     }
     REQUIRE(!property.is_null());
+    CHECK(property.value("title", "") == key.info.help);
     CHECK(property.value("description", "").size() > 5);
     if (key.info.fallback.empty()) {
       // What holds only once the map above is given has its default there alone.
