@@ -69,9 +69,9 @@ def example(*flags, **keys):
     return pool(HTTP, *map(str, flags), **keys)
 
 
-def configure(pools, file=CONFIG):
+def configure(pools, file=CONFIG, **sections):
     # JSON is YAML.
-    Path(file).write_text(json.dumps({"pools": pools}), encoding="utf-8")
+    Path(file).write_text(json.dumps({**sections, "pools": pools}), encoding="utf-8")
 
 
 def drop_in(text, unit="ostler.service"):
@@ -81,8 +81,8 @@ def drop_in(text, unit="ostler.service"):
     systemctl("daemon-reload")
 
 
-def start(pools):
-    configure(pools)
+def start(pools, **sections):
+    configure(pools, **sections)
     systemctl("start", "ostler")
 
 
@@ -259,9 +259,11 @@ def clean():
     for file in CONFIG.parent.glob("*.yaml"):
         file.unlink()
     CONFIG.write_text(INSTALLED, encoding="utf-8")
-    for folder in DROP_INS.glob("*.d"):
+    drop_ins = list(DROP_INS.glob("*.d"))
+    for folder in drop_ins:
         shutil.rmtree(folder)
-    systemctl("daemon-reload")
+    if drop_ins:
+        systemctl("daemon-reload")
     systemctl("reset-failed", check=False)
     shown = subprocess.run(["journalctl", "-n", "0", "--show-cursor", "-o", "cat"],
                            capture_output=True, text=True, check=False).stdout
