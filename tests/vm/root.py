@@ -186,6 +186,7 @@ def add_tests(root):
         shutil.copy(source, home)
     for name in WORKERS:
         shutil.copy(BUILT / "bin" / name, home)
+    shutil.copy(SOURCES / "docs/systemd.md", home)
     system = root / "etc/systemd/system"
     (system / "ostler-tests.service").write_text(
         "[Unit]\nDescription=the tests\n[Service]\nType=exec\n"
