@@ -1,8 +1,8 @@
 """The virtual machine: boots once, runs the cases inside, and yields what they say as they say it.
 
 The kernel and systemd have the first serial line as their console, which goes to a file. On the
-second the tests report: lines of output, each begun with `| `, and after each case `TEST NAME ok` or
-`TEST NAME FAIL REASON`; `DONE` in the end.
+second the tests report: lines of output, each begun with `| `, and after each case `TEST NAME ok`
+or `TEST NAME FAIL REASON`; `DONE` in the end.
 """
 
 import signal
@@ -30,8 +30,8 @@ class Machine:
 
     def _run(self, kernel, initramfs, cases, within):
         # Emulated: the same wherever it runs. Nothing of the host is to be had from inside.
-        command = ["qemu-system-x86_64", "-accel", "tcg,tb-size=512", "-smp", "2", "-m", "3G", "-nodefaults",
-                   "-display", "none", "-no-reboot", "-kernel", kernel, "-initrd", initramfs,
+        command = ["qemu-system-x86_64", "-accel", "tcg,tb-size=512", "-smp", "2", "-m", "3G",
+                   "-nodefaults", "-display", "none", "-no-reboot", "-kernel", kernel, "-initrd", initramfs,
                    "-serial", f"file:{self.console}", "-serial", "stdio", "-append",
                    "console=ttyS0 rdinit=/lib/systemd/systemd panic=-1 quiet mitigations=off "
                    "systemd.unit=multi-user.target systemd.mask=getty.target "

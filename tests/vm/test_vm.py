@@ -2,8 +2,8 @@
 
     /usr/bin/python3 -m pytest tests/vm
 
-Each public function of guest/cases.py is a test here, run inside. What a failed one did and saw is in its
-report.
+Each public function of guest/cases.py is a test here, run inside. What a failed one did and saw is
+in its report.
 """
 
 import ast

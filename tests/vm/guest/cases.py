@@ -306,31 +306,31 @@ def a_worker_killed_for_memory_does_not_end_the_service():
 def the_sandbox_holds_the_workers():
     attempts = ("touch /etc/x", "mount -t tmpfs none /mnt", "unshare --user true",
                 "python3 -c 'import socket; socket.socket(socket.AF_PACKET)'", "chmod g+s /var/tmp",
-                "touch /var/lib/x /run/x && echo written")
+                "touch /var/lib/x /run/x && echo written",
+                # seccomp(SECCOMP_GET_ACTION_AVAIL, 0, SECCOMP_RET_KILL_PROCESS)
+                "python3 -c 'import ctypes; print(\"seccomp\", ctypes.CDLL(None).syscall("
+                "317, 2, 0, ctypes.byref(ctypes.c_uint(1 << 31))))'")
     said = _attempted(attempts)
-    for words, got in zip(("Read-only file system", "permission denied", "not permitted",
-                           "not supported", "not permitted", "written"), said, strict=True):
-        assert words in got, said
+    _compare(said, ("Read-only file system", "permission denied", "not permitted", "not supported",
+                    "not permitted", "written", "seccomp 0"))
 
 
 def the_documented_drop_ins_open_what_they_say():
     text = (HOME / "systemd.md").read_text(encoding="utf-8")
     shown = dict(re.findall(r"^# /etc/systemd/system/ostler.service.d/(\w+).conf\n(.*?)^```", text,
                             re.MULTILINE | re.DOTALL))
-    uploads = Path("/home/deploy/shop/uploads")
+    uploads = Path("/usr/local/shop/uploads")
     uploads.mkdir(parents=True, exist_ok=True)
     user = pwd.getpwnam("ostler-worker")
     for folder in (uploads, uploads.parent):
         os.chown(folder, user.pw_uid, user.pw_gid)
     drop_in("".join(shown[name] for name in ("uploads", "tmp", "sendmail", "browser")))
     Path("/tmp/theirs").touch()
-    attempts = ("touch /home/deploy/shop/x", "touch /home/deploy/shop/uploads/x && echo written",
+    attempts = ("touch /usr/local/shop/x", "touch /usr/local/shop/uploads/x && echo written",
                 "ls /tmp", "grep NoNewPrivs /proc/self/status",
                 "unshare --user --map-root-user --mount mount -t tmpfs none /mnt && echo mounted")
     said = _attempted(attempts, user.pw_name)
-    for words, got in zip(("Read-only file system", "written", "theirs", "NoNewPrivs:\t0", "mounted"),
-                          said, strict=True):
-        assert words in got, said
+    _compare(said, ("Read-only file system", "written", "theirs", "NoNewPrivs:\t0", "mounted"))
 
 
 def _attempted(attempts, user="root"):
@@ -340,6 +340,11 @@ def _attempted(attempts, user="root"):
                    "workers": 1, "user": user, "ready": {"after": "100ms"}}})
     eventually(lambda: logged("]: END"))
     return " ".join(str(entry["MESSAGE"]) for entry in logged("]: ")).split("BEGIN")[1:]
+
+
+def _compare(said, expected):
+    assert len(said) == len(expected), said
+    assert all(words in got for words, got in zip(expected, said)), said
 
 
 def unix_sockets_belong_to_whom_the_pool_says():

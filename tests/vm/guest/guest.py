@@ -88,9 +88,9 @@ def start(pools, **sections):
 
 def processes(unit="ostler.service"):
     """The pids in the unit's cgroup: ostlerd, and all that came of it."""
+    group = show("ControlGroup", unit) or "/none"
     try:
-        text = Path(f"/sys/fs/cgroup{show('ControlGroup', unit) or '/none'}/cgroup.procs").read_text(
-            encoding="ascii")
+        text = Path(f"/sys/fs/cgroup{group}/cgroup.procs").read_text(encoding="ascii")
     except OSError:
         return []
     return [int(pid) for pid in text.split()]
