@@ -31,8 +31,8 @@ class Machine:
     def _run(self, kernel, initramfs, cases, within):
         # Emulated: the same wherever it runs. Nothing of the host is to be had from inside.
         command = ["qemu-system-x86_64", "-accel", "tcg,tb-size=512", "-smp", "2", "-m", "3G",
-                   "-nodefaults", "-display", "none", "-no-reboot", "-kernel", kernel, "-initrd", initramfs,
-                   "-serial", f"file:{self.console}", "-serial", "stdio", "-append",
+                   "-nodefaults", "-display", "none", "-no-reboot", "-kernel", kernel, "-initrd",
+                   initramfs, "-serial", f"file:{self.console}", "-serial", "stdio", "-append",
                    "console=ttyS0 rdinit=/lib/systemd/systemd panic=-1 quiet mitigations=off "
                    "systemd.unit=multi-user.target systemd.mask=getty.target "
                    "systemd.mask=e2scrub_reap.service ostler.cases=" + ",".join(cases)]
