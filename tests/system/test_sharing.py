@@ -201,7 +201,8 @@ def test_a_worker_that_accepts_nothing_is_found_by_its_queue(manager, load, name
     assert "did not accept what waited for it" in stopping["reason"] or name == "sync worker"
     assert 1.9 < took < 3 + (3 if name == "uvicorn" else 0), took  # python takes its time to start
     tally = clients.stop()
-    assert tally["lost"] <= 2, tally  # what it was serving
+    # What it was serving: an event loop, something of each client at most.
+    assert tally["lost"] <= (8 if name == "uvicorn" else 1), tally
 
 
 def test_a_worker_that_takes_nothing_gets_no_more(manager, load):
