@@ -35,7 +35,7 @@ def booted(request):
 def test_in_the_machine(booted, case):
     result = booted.results[case]
     if result.passed:
-        print(result.reason)
+        print(f"{result.reason}, installed from {booted.installed}")
         return
     print(f"installed from: {booted.installed}")
     print("\n".join(result.output or booted.left_over))

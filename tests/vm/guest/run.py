@@ -47,9 +47,9 @@ def main():
             wanted = dict(word.split("=", 1) for word in words.read().split() if "=" in word)
         try:
             for name in filter(None, wanted["ostler.cases"].split(",")):
+                guest.clean()
                 outcome = attempt(getattr(cases, name), report)
                 print("TEST", name, outcome, file=line)
-                guest.clean()
             print("DONE", file=line)
         except BaseException:
             report(traceback.format_exc())
