@@ -41,6 +41,14 @@ if(OSTLER_SANITIZE)
   target_link_options(ostler_flags INTERFACE -fsanitize=${OSTLER_SANITIZE})
 endif()
 
+# With OSTLER_BUNDLED what is installed runs wherever there is a glibc of that age or younger. Nothing
+# of the libraries inside is seen from outside, or a program could take half of the C++ library from
+# libostler-worker.so and half from its own.
+if(OSTLER_BUNDLED)
+  target_link_options(ostler_flags INTERFACE -static-libstdc++ -static-libgcc
+    -Wl,--exclude-libs,ALL)
+endif()
+
 # Most of a sanitized build's time would go into optimising instrumented coroutines, so only what
 # plays millions of events is optimised there.
 function(ostler_optimise_if_sanitized)
