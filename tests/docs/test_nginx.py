@@ -65,7 +65,8 @@ def test_nginx_hides_what_uvicorn_drops_in_a_reload(nginx, keepalive):
             assert one.reload()["outcome"] == "reloaded"
         tally = clients.stop()
         print(tally)
-        assert tally["sent"] > 200 and tally["lost"] * 10000 <= tally["sent"], tally
+        # Without nginx it is one in some hundreds to 2000.
+        assert tally["sent"] > 200 and tally["lost"] * 2000 <= tally["sent"], tally
     finally:
         faults = one.faults()
     assert not faults, faults
