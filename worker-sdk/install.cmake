@@ -26,8 +26,13 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/ostler-worker-config.cmake
   COMPONENT libostler-worker-dev)
 
 # Relative to the file itself, so that the tree can be moved.
-file(RELATIVE_PATH OSTLER_PC_PREFIX
-  /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
+foreach(folder LIBDIR INCLUDEDIR)
+  set(OSTLER_PC_${folder} ${CMAKE_INSTALL_${folder}})
+  if(IS_ABSOLUTE ${OSTLER_PC_${folder}})
+    file(RELATIVE_PATH OSTLER_PC_${folder} ${CMAKE_INSTALL_PREFIX} ${OSTLER_PC_${folder}})
+  endif()
+endforeach()
+file(RELATIVE_PATH OSTLER_PC_PREFIX /prefix/${OSTLER_PC_LIBDIR}/pkgconfig /prefix)
 list(JOIN ostler_asio_definitions " -D" OSTLER_PC_DEFINITIONS)
 configure_file(cmake/ostler-worker.pc.in ostler-worker.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/ostler-worker.pc

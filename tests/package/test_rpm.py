@@ -67,6 +67,42 @@ def test_the_headers_ask_for_the_boost_that_is_inside(rpm_files):
     assert re.search(r"^boost-devel < 1\.\d+$", asked, re.MULTILINE)
 
 
+THROWING = r'''
+#include <ostler/http.hpp>
+#include <stdexcept>
+
+int main(int argc, char** argv) {
+  return ostler::http::serve(argc, argv, [](const ostler::http::request& request) {
+    if (request.target() == "/throw") throw std::runtime_error("thrown");
+    return ostler::http::response{.body = std::string(request.target())};
+  });
+}
+'''
+
+
+def test_a_program_with_its_own_c_plus_plus_library_can_throw_into_it(unpacked, tmp_path):
+    if shutil.which("g++") is None or shutil.which("pkg-config") is None:
+        pytest.skip("needs g++ and pkg-config")
+    (tmp_path / "worker.cpp").write_text(THROWING)
+    libraries = unpacked / "usr/lib64"
+    flags = run("pkg-config", "--cflags", "--libs", "ostler-worker",
+                env={**os.environ, "PKG_CONFIG_PATH": str(libraries / "pkgconfig")}).split()
+    run("g++", "-std=c++20", tmp_path / "worker.cpp", "-o", tmp_path / "worker", *flags)
+    assert "libstdc++" in run("objdump", "-p", tmp_path / "worker")
+    worker = subprocess.Popen([tmp_path / "worker", "--listen", "tcp://127.0.0.1:0"], text=True,
+                              stdout=subprocess.PIPE,
+                              env={**os.environ, "LD_LIBRARY_PATH": str(libraries)})
+    try:
+        port = int(re.search(r"(\d+)$", worker.stdout.readline().strip()).group(1))
+        for _ in range(3):
+            assert ask(port, "/throw")[0] == 500
+            assert ask(port, "/well") == (200, b"/well")
+    finally:
+        worker.terminate()
+        assert worker.wait(20) == 0
+        worker.stdout.close()
+
+
 @pytest.fixture(scope="module")
 def next_release(rpm_files, packages, tmp_path_factory):
     """The same files as the next release: the spec, with what is in the package for a build."""
