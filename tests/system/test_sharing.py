@@ -39,9 +39,9 @@ def status_line(sock):
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-@pytest.mark.parametrize("model", OWN)
+@pytest.mark.parametrize("model", ["shared", *OWN])
 def test_ten_reloads_and_ten_scale_changes_under_load_lose_nothing(manager, load, model, kind):
-    unix = {"listen": [ANY_PORT, "unix:///{}/web.sock"]} if model == "dispatch" else {}
+    unix = {"listen": [ANY_PORT, "unix:///{}/web.sock"]} if model != "reuseport" else {}
     one = manager(start=False)
     pool = in_class(kind, 3, accept=model, **unix)
     pool["listen"] = [text.format(one.directory) for text in pool["listen"]]
