@@ -10,8 +10,7 @@
 // Up. `wanted` says how many workers the load asks for; more than the target for `up_after` in a
 // row, and the last answer's number is the new target, at most max. At once if a listen queue is
 // full, or if there is no worker at all.
-//   by busy: work / target, where work is what is in use, in workers. It does not depend on how
-//   many
+//   by busy: work / target; work is what is in use, in workers. That does not depend on how many
 //     workers there are, so it is stable by itself; and workers that are still starting do not add
 //     to it, so that it exceeds a target that was raised only if there is more to do than was
 //     known.

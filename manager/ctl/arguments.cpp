@@ -172,7 +172,11 @@ class Grammar {
         ->required();
     command(config, "show", "the manager's effective configuration, the values of env left out",
             [] { return ConfigShow{}; });
-    later(config, "init");
+    command(config, "init", "write a commented configuration to start from; needs no manager",
+            [this] { return ConfigInit{file_}; })
+        .add_option("FILE", file_,
+                    "the file, which must not be there yet (default: standard output)")
+        ->type_name("");
   }
 
   Options& options_;

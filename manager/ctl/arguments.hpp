@@ -37,10 +37,13 @@ struct ConfigCheck {
   std::string file;
 };
 struct ConfigShow {};
+struct ConfigInit {
+  std::string file;  // "": standard output
+};
 struct Reopen {};
 struct Version {};
 using Command = std::variant<Status, Roll, Scale, ForWorker, Stop, Events, ConfigCheck, ConfigShow,
-                             Reopen, Version>;
+                             ConfigInit, Reopen, Version>;
 
 struct Options {
   std::string socket;  // never empty

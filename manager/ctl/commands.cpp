@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ctl/config_check.hpp"
+#include "ctl/config_init.hpp"
 #include "ctl/failed.hpp"
 #include "ctl/render.hpp"
 #include "ctl/session.hpp"
@@ -164,6 +165,8 @@ class Runner {
   int operator()(const ConfigCheck& command) {
     return check_config(command.file, options_.json, terminal_);
   }
+
+  int operator()(const ConfigInit& command) { return init_config(command.file, terminal_); }
 
   int operator()(const ConfigShow&) {
     const Response response = session_.ask({"GET", "/v1/config", ""});

@@ -1,4 +1,4 @@
-// `ostlerctl config check`: the one command that needs no manager.
+// `ostlerctl config check`: needs no manager.
 #pragma once
 
 #include <string>

@@ -145,7 +145,16 @@ bool set_option(int fd, int level, int option, int value) {
 }
 
 // SO_REUSEADDR: a manager that comes back is not kept out by connections of its predecessor that
-// are still being closed.
+// are still being closed. TCP_NODELAY is handed on to connections: a program that takes whatever it
+// inherits for a unix socket (uvicorn) does not set it itself, and each answer that it writes in
+// two pieces would wait for the client's acknowledgement.
+bool set_tcp_options(int fd, int family, std::optional<bool> v6only) {
+  return set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1) &&
+         set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1) &&
+         (!v6only || family != AF_INET6 ||
+          set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, *v6only ? 1 : 0));
+}
+
 bool open_tcp(const config::Listener& listener, UniqueFd& fd, ListenError& error) {
   const Address& address = listener.address;
   const bool any = any_host(address.host);
@@ -163,9 +172,7 @@ bool open_tcp(const config::Listener& listener, UniqueFd& fd, ListenError& error
     fd = stream_socket(AF_INET);
   }
   if (!fd) return fail(error, "socket", listener, errno);
-  if (!set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1) ||
-      (v6only && name->family() == AF_INET6 &&
-       !set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, *v6only ? 1 : 0))) {
+  if (!set_tcp_options(fd.get(), name->family(), v6only)) {
     return fail(error, "setsockopt", listener, errno);
   }
   if (bind(fd.get(), name->any(), name->size) != 0) return fail(error, "bind", listener, errno);
@@ -423,10 +430,8 @@ bool open_another(const config::Listener& listener, const std::vector<Member>& m
   if (!fd) return fail(error, "socket", listener, errno);
   std::optional<bool> v6only = listener.v6only;
   if (any_host(listener.address.host) && !v6only) v6only = false;
-  if (!set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1) ||
-      !set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1) ||
-      (v6only && name->family() == AF_INET6 &&
-       !set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, *v6only ? 1 : 0))) {
+  if (!set_tcp_options(fd.get(), name->family(), v6only) ||
+      !set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1)) {
     return fail(error, "setsockopt", listener, errno);
   }
   if (bind(fd.get(), name->any(), name->size) != 0) return fail(error, "bind", listener, errno);

@@ -7,6 +7,7 @@
 #include <spdlog/sinks/syslog_sink.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <deque>
@@ -67,8 +69,38 @@ const char* level_word(spdlog::level::level_enum level) {
   return "error";
 }
 
+int priority(spdlog::level::level_enum level) {
+  switch (level) {
+    case spdlog::level::trace:
+    case spdlog::level::debug:
+      return LOG_DEBUG;
+    case spdlog::level::info:
+      return LOG_INFO;
+    case spdlog::level::warn:
+      return LOG_WARNING;
+    case spdlog::level::err:
+    case spdlog::level::critical:
+    case spdlog::level::off:
+    case spdlog::level::n_levels:
+      break;
+  }
+  return LOG_ERR;
+}
+
 std::string_view view(spdlog::string_view_t text) {
   return {text.data(), text.size()};
+}
+
+// "web.0[4243]: text"
+std::string named_text(const spdlog::details::log_msg& message) {
+  std::string line;
+  if (message.logger_name.size() > 0) {
+    line += view(message.logger_name);
+    line += ": ";
+  }
+  line += view(message.payload);
+  line += '\n';
+  return line;
 }
 
 // "2026-01-31T12:34:56.123Z info web.0[4243]: text"
@@ -77,13 +109,7 @@ std::string text_line(const spdlog::details::log_msg& message) {
   line += ' ';
   line += level_word(message.level);
   line += ' ';
-  if (message.logger_name.size() > 0) {
-    line += view(message.logger_name);
-    line += ": ";
-  }
-  line += view(message.payload);
-  line += '\n';
-  return line;
+  return line + named_text(message);
 }
 
 // The fields of a worker logger's name, "POOL.SLOT[PID]".
@@ -109,15 +135,31 @@ std::string json_line(const spdlog::details::log_msg& message) {
 // holds while it writes, and nobody may read what it writes.
 std::atomic<bool> json_lines{false};
 
+// Whether stderr is a stream to the journal, as sd-daemon(3) tells it: then a line begins with its
+// priority, and the journal knows the time.
+bool stderr_is_journal() {
+  const char* const stream = std::getenv("JOURNAL_STREAM");
+  struct stat status {};
+  return stream != nullptr && ::fstat(STDERR_FILENO, &status) == 0 &&
+         stream == std::to_string(status.st_dev) + ":" + std::to_string(status.st_ino);
+}
+
 class MainFormatter : public spdlog::formatter {
  public:
+  explicit MainFormatter(bool journal) : journal_(journal) {}
   void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
-    const std::string line = json_lines ? json_line(message) : text_line(message);
+    std::string line = json_lines ? json_line(message)
+                       : journal_ ? named_text(message)
+                                  : text_line(message);
+    if (journal_) line = "<" + std::to_string(priority(message.level)) + ">" + line;
     out.append(line.data(), line.data() + line.size());
   }
   std::unique_ptr<spdlog::formatter> clone() const override {
-    return std::make_unique<MainFormatter>();
+    return std::make_unique<MainFormatter>(journal_);
   }
+
+ private:
+  bool journal_;
 };
 
 class BareFormatter : public spdlog::formatter {
@@ -183,24 +225,6 @@ class FileSink : public spdlog::sinks::base_sink<std::mutex> {
   UniqueFd fd_;
 };
 
-int priority(spdlog::level::level_enum level) {
-  switch (level) {
-    case spdlog::level::trace:
-    case spdlog::level::debug:
-      return LOG_DEBUG;
-    case spdlog::level::info:
-      return LOG_INFO;
-    case spdlog::level::warn:
-      return LOG_WARNING;
-    case spdlog::level::err:
-    case spdlog::level::critical:
-    case spdlog::level::off:
-    case spdlog::level::n_levels:
-      break;
-  }
-  return LOG_ERR;
-}
-
 // journald's native protocol: one datagram a message, FIELD=value lines. Messages hold no line
 // breaks here, so the form with a length is not needed.
 class JournaldSink : public spdlog::sinks::base_sink<std::mutex> {
@@ -219,13 +243,7 @@ class JournaldSink : public spdlog::sinks::base_sink<std::mutex> {
   void sink_it_(const spdlog::details::log_msg& message) override {
     std::string text =
         "SYSLOG_IDENTIFIER=ostlerd\nPRIORITY=" + std::to_string(priority(message.level)) +
-        "\nMESSAGE=";
-    if (message.logger_name.size() > 0) {
-      text += view(message.logger_name);
-      text += ": ";
-    }
-    text += view(message.payload);
-    text += '\n';
+        "\nMESSAGE=" + named_text(message);
     nlohmann::ordered_json fields;
     add_worker(fields, view(message.logger_name));
     if (!fields.empty()) {
@@ -385,7 +403,8 @@ void open_log(const config::Log& log) {
   if (log.output == config::LogOutput::kSyslog) {
     all.sink->set_pattern("%n%v");
   } else {
-    all.sink->set_formatter(std::make_unique<MainFormatter>());
+    const bool journal = log.output == config::LogOutput::kStderr && stderr_is_journal();
+    all.sink->set_formatter(std::make_unique<MainFormatter>(journal));
   }
   spdlog::set_default_logger(make_logger("", all.sink));
   adjust_log(log);

@@ -1,4 +1,5 @@
 // Where the log goes and what it looks like: stderr, a file, journald or syslog; text or JSON.
+// A stderr that is a stream to the journal gets each line with its priority and without the time.
 //
 // Lines are written by a thread of their own from a bounded queue, so that a reader that does not
 // read can never hold the manager up; when the queue is full the oldest lines are dropped. Call

@@ -98,16 +98,14 @@ void Runtime::perform(const core::Note& action) {
   }
   const bool failed = action.kind == core::NoteKind::kReloadFinished && action.failure;
   if (failed) {
-    last_reload_failure_ = (action.pool.empty() ? "" : action.pool + ": a new worker ") +
-                           core::describe(*action.failure);
+    last_reload_failure_ =
+        "reload failed: " + (action.pool.empty() ? "" : action.pool + ": a new worker ") +
+        core::describe(*action.failure);
   }
   const bool decided =
       action.kind == core::NoteKind::kWorkerReady || action.kind == core::NoteKind::kWorkerStopping;
   if (decided) probes_.forget(action.worker);
   if (action.kind == core::NoteKind::kManagerReady) systemd_.ready(status_line());
-  if (action.kind == core::NoteKind::kPoolReady && told_ == core::ManagerState::kRunning) {
-    systemd_.status(status_line());
-  }
 }
 
 control::EventView Runtime::event_of(const core::Note& note) const {
@@ -238,8 +236,10 @@ std::string Runtime::status_line() const {
     ready += pool.count_ready();
     target += pool.removed ? 0 : pool.target();
   }
+  const std::size_t pools = core_.state().pools.size();
   return std::to_string(ready) + " of " + std::to_string(target) + " workers ready in " +
-         std::to_string(core_.state().pools.size()) + " pools";
+         std::to_string(pools) + (pools == 1 ? " pool" : " pools") +
+         (last_reload_failure_.empty() ? "" : "; " + last_reload_failure_);
 }
 
 }  // namespace ostler::runtime

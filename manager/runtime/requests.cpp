@@ -172,13 +172,13 @@ void Runtime::reject(const std::vector<config::Fault>& faults, const ControlServ
   event.members.emplace_back("outcome", result.outcome);
   event.members.emplace_back("reason", faults.front().text());
   server_->publish(event);
-  last_reload_failure_ = faults.front().text();
+  last_reload_failure_ = "reload rejected: " + faults.front().text();
   // systemd has no word for a reload that failed: it is over, and the status says how.
   if (told_ == core::ManagerState::kRunning) {
     systemd_.reloading();
-    systemd_.ready("reload rejected: " + last_reload_failure_);
+    systemd_.ready(status_line());
   } else {
-    systemd_.status("reload rejected: " + last_reload_failure_);
+    systemd_.status(status_line());
   }
   done(control::respond(result));
 }

@@ -178,7 +178,7 @@ void Runtime::turn() {
   const bool changed = !actions.empty() || !exits_.empty();
   bury();
   if (changed) share_out();
-  tell_systemd();
+  tell_systemd(changed);
   if (!farewell_) arm(next);
   longest_turn_ = std::max(longest_turn_, now() - begin);
 }
@@ -236,26 +236,40 @@ void Runtime::bury() {
                 [&](const auto& entry) { return !core_.state().pools.contains(entry.first); });
 }
 
-void Runtime::tell_systemd() {
+void Runtime::tell_systemd(bool changed) {
   const core::ManagerState state = core::manager_state(core_.state());
-  if (state == told_) return;
+  if (state == told_) {
+    const bool up = state == core::ManagerState::kStarting || state == core::ManagerState::kRunning;
+    if (up && changed) systemd_.status(status_line());
+    return;
+  }
   switch (state) {
     case core::ManagerState::kStarting:
       break;
     case core::ManagerState::kRunning:
       if (told_ == core::ManagerState::kStarting) break;  // said with the note of it
-      systemd_.ready(last_reload_failure_.empty() ? status_line()
-                                                  : "reload failed: " + last_reload_failure_);
+      systemd_.ready(status_line());
       break;
     case core::ManagerState::kReloading:
       last_reload_failure_.clear();
       systemd_.reloading();
       break;
     case core::ManagerState::kStopping:
-      systemd_.stopping();
+      systemd_.stopping(longest_stop());
       break;
   }
   told_ = state;
+}
+
+// A worker may take its pool's stop time, and what it leaves behind as long again.
+core::Duration Runtime::longest_stop() const {
+  core::Duration longest{};
+  for (const auto& [id, pool] : core_.state().pools) {
+    for (const auto& [generation, plan] : pool.generations) {
+      longest = std::max(longest, plan.stop_timeout);
+    }
+  }
+  return 2 * longest + limits::kFarewell;
 }
 
 void Runtime::on_signal(int signal) {

@@ -105,7 +105,8 @@ class Runtime {
   void record(const std::string& line);
   void arm(std::optional<core::Time> next);
   void check_invariants();
-  void tell_systemd();
+  void tell_systemd(bool changed);
+  core::Duration longest_stop() const;
   void bury();
   void finish_if_over();
   void on_signal(int signal);

@@ -59,6 +59,7 @@ void Systemd::send(const std::string& text) {
 }
 
 void Systemd::ready(const std::string& status) {
+  status_ = status;
   send("READY=1\nSTATUS=" + status);
 }
 
@@ -66,14 +67,19 @@ void Systemd::reloading() {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
   const auto usec = static_cast<long long>(now.tv_sec) * 1'000'000 + now.tv_nsec / 1000;
-  send("RELOADING=1\nMONOTONIC_USEC=" + std::to_string(usec) + "\nSTATUS=reloading");
+  status_ = "reloading";
+  send("RELOADING=1\nMONOTONIC_USEC=" + std::to_string(usec) + "\nSTATUS=" + status_);
 }
 
-void Systemd::stopping() {
-  send("STOPPING=1\nSTATUS=stopping");
+void Systemd::stopping(std::chrono::nanoseconds patience) {
+  const auto usec = std::chrono::ceil<std::chrono::microseconds>(patience).count();
+  status_ = "stopping";
+  send("STOPPING=1\nEXTEND_TIMEOUT_USEC=" + std::to_string(usec) + "\nSTATUS=" + status_);
 }
 
 void Systemd::status(const std::string& text) {
+  if (text == status_) return;
+  status_ = text;
   send("STATUS=" + text);
 }
 

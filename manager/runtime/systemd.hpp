@@ -16,7 +16,9 @@ class Systemd {
 
   void ready(const std::string& status);
   void reloading();
-  void stopping();
+  // Within `patience` all is over: the service manager is to wait that long.
+  void stopping(std::chrono::nanoseconds patience);
+  // Says nothing if that is what was said last.
   void status(const std::string& text);
   // Begins to say WATCHDOG=1, from the loop, at half the interval asked for.
   void start_watchdog();
@@ -26,6 +28,7 @@ class Systemd {
   void beat();
 
   std::string address_;
+  std::string status_;
   std::chrono::microseconds watchdog_{};
   boost::asio::steady_timer timer_;
 };

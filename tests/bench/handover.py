@@ -4,15 +4,19 @@
 With one request a connection every request is handed over; with keep-alive hardly any, and the
 manager should not be seen. In every class of worker, by wrk on loopback, A B A B: each round
 measures both, one after the other, and gives one ratio; medians with the least and the most. Beside
-it the CPU time of the manager for each request. Prints Markdown. Nothing here asserts: timings are
-no tests.
+it the CPU time of the manager for each request, and the longest that its loop was busy at a stretch,
+with what a request for `status` took meanwhile: the rest of its work waits that long. Prints
+Markdown. Nothing here asserts: timings are no tests.
 """
 
 import argparse
 import json
 import os
+import socket
 import statistics
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 from balance import available, spread
@@ -41,6 +45,35 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
+class Asking(threading.Thread):
+    """Asks for `status` all the time, twenty times a second."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = str(path)
+        self.took = []  # seconds
+        self.turn = 0.0  # the longest, in seconds
+        self.over = threading.Event()
+
+    def run(self):
+        while not self.over.wait(0.05):
+            begin = time.monotonic()
+            with socket.socket(socket.AF_UNIX) as asking:
+                asking.connect(self.path)
+                asking.sendall(b"GET /v1/status HTTP/1.1\r\nHost: o\r\nConnection: close\r\n\r\n")
+                answer = b"".join(iter(lambda: asking.recv(65536), b""))
+            self.took.append(time.monotonic() - begin)
+            self.turn = json.loads(answer.partition(b"\r\n\r\n")[2])["loop_turn_max"]
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.join()
+
+
 def measure(model, kind, options, close):
     with tempfile.TemporaryDirectory(prefix="ostler-bench-") as name:
         directory = Path(name)
@@ -48,9 +81,11 @@ def measure(model, kind, options, close):
         with start(directory, model, kind, options.workers) as server:
             wrk(server.port, 1, options.connections, close, directory)  # warm
             before = cpu_seconds(server.process.pid)
-            run = wrk(server.port, options.seconds, options.connections, close, directory)
+            with Asking(directory / "control.sock") as asking:
+                run = wrk(server.port, options.seconds, options.connections, close, directory)
             cpu = cpu_seconds(server.process.pid) - before
-    return {**run, "manager_us": cpu / (run["rate"] * options.seconds) * 1e6}
+    return {**run, "manager_us": cpu / (run["rate"] * options.seconds) * 1e6,
+            "turn_ms": asking.turn * 1e3, "status_ms": max(asking.took) * 1e3}
 
 
 def compare(model, kind, options, close):
@@ -66,6 +101,8 @@ def row(kind, close, shared, other):
     cells = [kind, "one" if close else "many", spread(rates[0], 0), spread(rates[1], 0),
              spread([b / a for a, b in zip(*rates)], 2),
              spread([run["manager_us"] for run in other]),
+             spread([run["turn_ms"] for run in other], 2),
+             spread([run["status_ms"] for run in other]),
              "; ".join(run["errors"] for run in shared + other if run["errors"])]
     print(f"| {' | '.join(cells)} |", flush=True)
 
@@ -91,8 +128,8 @@ def main():
     print(f"requests per second, {options.workers} worker(s), {options.connections} clients, "
           "median (least to most)\n")
     print(f"| class | requests a connection | shared | {options.model} | ratio | manager's CPU, "
-          "us a request | errors |")
-    print("| --- |" + " --- |" * 6)
+          "us a request | its longest turn, ms | slowest `status`, ms | errors |")
+    print("| --- |" + " --- |" * 8)
     for kind in options.classes.split(","):
         # A worker of class sync closes after each answer, asked or not.
         for close in (True,) if kind == "sync" else (True, False):

@@ -10,6 +10,7 @@ content that passed. Which headers those are, ninja knows from compiling. With F
 import concurrent.futures
 import hashlib
 import os
+import re
 import subprocess
 import sys
 
@@ -46,6 +47,15 @@ def stamp(build, files):
     return os.path.join(build, "tidy", digest.hexdigest())
 
 
+def only_in_libraries(report):
+    """True if the analyser alone complains, and of headers that are not ours: Clang 14's does not
+    understand coroutines, and takes Boost's for faulty."""
+    findings = re.findall(r"^(/[^:\n]+):\d+:\d+: (?:warning|error): .*\[([^,\]]+)", report,
+                          re.MULTILINE)
+    return bool(findings) and all(check.startswith("clang-analyzer-") and
+                                  not file.startswith(ROOT + "/") for file, check in findings)
+
+
 def check(build, source, files):
     """True if `source` is in order."""
     passed = stamp(build, files)
@@ -54,7 +64,7 @@ def check(build, source, files):
     print(f"{TIDY} {os.path.relpath(source, ROOT)}", flush=True)
     run = subprocess.run([TIDY, "-p", build, "--quiet", NO_GCC, source], text=True, check=False,
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    if run.returncode == 0:
+    if run.returncode == 0 or only_in_libraries(run.stdout):
         open(passed, "w", encoding="ascii").close()
         return True
     print(run.stdout or run.stderr, flush=True)

@@ -51,6 +51,13 @@ def marked(marker):
             if marker.encode() in read(pid, "environ").split(b"\0") and alive(pid)]
 
 
+def halt(pid):
+    """SIGSTOP, and until it does stand still: a worker that the signal meets in accept may still take
+    a connection that comes at the same time."""
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: state(pid) == "T", what="that it stands still")
+
+
 def children(pid, zombies=False):
     return [child for child in all_pids()
             if (fields := stat(child)) and int(fields[1]) == pid

@@ -11,7 +11,7 @@ import pytest
 
 from control import connect
 from ostler import ANY_PORT, example, scripted
-from processes import eventually, read
+from processes import eventually, halt, read
 from test_classes import CLASSES, attempt, in_class, keeps, read_answer
 from test_unmodified import PROGRAMS, start
 
@@ -39,9 +39,9 @@ def status_line(sock):
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-@pytest.mark.parametrize("model", OWN)
+@pytest.mark.parametrize("model", ["shared", *OWN])
 def test_ten_reloads_and_ten_scale_changes_under_load_lose_nothing(manager, load, model, kind):
-    unix = {"listen": [ANY_PORT, "unix:///{}/web.sock"]} if model == "dispatch" else {}
+    unix = {"listen": [ANY_PORT, "unix:///{}/web.sock"]} if model != "reuseport" else {}
     one = manager(start=False)
     pool = in_class(kind, 3, accept=model, **unix)
     pool["listen"] = [text.format(one.directory) for text in pool["listen"]]
@@ -151,14 +151,13 @@ def test_a_death_takes_only_what_was_being_served(manager, load, model):
 def test_what_waits_on_the_socket_of_a_dead_worker_is_served_by_its_successor(manager):
     one = manager({"web": in_class("sync", 1, accept="reuseport")})
     pid = one.pids()[0]
-    os.kill(pid, signal.SIGSTOP)
+    halt(pid)
     waiting = [connect(one.address()) for _ in range(5)]
     for sock in waiting:
         sock.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
-    eventually(lambda: one.pool()["listeners"][0]["backlog"] >= 4)
+    eventually(lambda: one.pool()["listeners"][0]["backlog"] == 5)
     os.kill(pid, signal.SIGKILL)
-    answers = [status_line(sock) for sock in waiting]
-    assert answers.count(b"") <= 1 and sum(b"200" in line for line in answers) >= 4, answers
+    assert all(b"200" in status_line(sock) for sock in waiting)
     for sock in waiting:
         sock.close()
 
@@ -166,7 +165,7 @@ def test_what_waits_on_the_socket_of_a_dead_worker_is_served_by_its_successor(ma
 def test_connections_that_a_dead_worker_had_not_taken_go_to_another(manager):
     one = manager({"web": in_class("async", 1, accept="dispatch")})
     pid = one.pids()[0]
-    os.kill(pid, signal.SIGSTOP)
+    halt(pid)
     waiting = [connect(one.address()) for _ in range(5)]
     for sock in waiting:
         sock.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -194,7 +193,7 @@ def test_a_worker_that_accepts_nothing_is_found_by_its_queue(manager, load, name
     with one.events() as events:
         pid = one.pids(state="ready")[1]
         begin = time.monotonic()
-        os.kill(pid, signal.SIGSTOP)
+        halt(pid)
         stopping = events.wait("worker.stopping", pid=pid)
         events.wait("worker.ready")
         took = time.monotonic() - begin
@@ -202,7 +201,8 @@ def test_a_worker_that_accepts_nothing_is_found_by_its_queue(manager, load, name
     assert "did not accept what waited for it" in stopping["reason"] or name == "sync worker"
     assert 1.9 < took < 3 + (3 if name == "uvicorn" else 0), took  # python takes its time to start
     tally = clients.stop()
-    assert tally["lost"] <= 2, tally  # what it was serving
+    # What it was serving: an event loop, something of each client at most.
+    assert tally["lost"] <= (8 if name == "uvicorn" else 1), tally
 
 
 def test_a_worker_that_takes_nothing_gets_no_more(manager, load):
@@ -210,7 +210,7 @@ def test_a_worker_that_takes_nothing_gets_no_more(manager, load):
     load(one.address(), clients=2).stop()
     pid = one.pids()[0]
     with one.events() as events:
-        os.kill(pid, signal.SIGSTOP)
+        halt(pid)
         clients = load(one.address(), clients=4, pause=0.001, wait=False)
         events.wait("worker.stopping", pid=pid)
         events.wait("worker.failed", pid=pid)

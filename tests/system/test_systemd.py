@@ -1,6 +1,7 @@
 """The manager as a service: what it says to systemd, and as process 1 of a container."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -58,7 +59,10 @@ def test_ready_is_said_when_every_pool_has_its_workers_and_not_before(manager, s
     assert not service.named("READY")
     ready = service.wait("READY")
     assert ready["READY"] == "1"
-    assert "3 of 3 workers ready" in service.wait("STATUS")["STATUS"]
+    assert ready["STATUS"] == "3 of 3 workers ready in 2 pools"
+    # Meanwhile it was told how far things are: not all at once, and never more than there are.
+    told = [fields["STATUS"] for fields in service.named("STATUS")]
+    assert told[-2] in ("1 of 3 workers ready in 2 pools", "2 of 3 workers ready in 2 pools")
     assert one.pool("web")["ready"] == 2
 
 
@@ -82,17 +86,58 @@ def test_a_reload_that_fails_ends_with_ready_and_the_reason(manager, service):
     change(one, scripted("--exit-code", 9))
     assert one.reload()["outcome"] == "rolled_back"
     status = service.wait("READY", 2)["STATUS"]
-    assert "reload failed" in status and "exited with code 9" in status
+    assert status.startswith("1 of 1 workers ready in 1 pool; reload failed: web: ")
+    assert "exited with code 9" in status
     one.file.write_text("nothing: here\n")
     assert one.reload().status == 422
-    assert "reload rejected" in service.wait("READY", 3)["STATUS"]
+    assert "; reload rejected: " in service.wait("READY", 3)["STATUS"]
+    # It stays in view whatever comes after, until a reload succeeds.
+    one.post("/v1/pools/web/scale", {"workers": 2})
+    eventually(lambda: service.named("STATUS")[-1]["STATUS"].startswith(
+        "2 of 2 workers ready in 1 pool; reload rejected: "))
+    change(one, scripted())
+    assert one.reload()["outcome"] == "reloaded"
+    assert service.wait("READY", 4)["STATUS"] == "2 of 2 workers ready in 1 pool"
 
 
-def test_the_end_is_announced(manager, service):
-    one = manager({"web": scripted()}, env={"NOTIFY_SOCKET": service.name})
+def test_a_pool_that_is_short_of_workers_shows_in_the_status(manager, service):
+    one = manager({"web": scripted("--start-delay", 300, workers=2)},
+                  env={"NOTIFY_SOCKET": service.name})
+    service.wait("READY")
+    os.kill(one.pids()[0], signal.SIGKILL)
+    eventually(lambda: service.named("STATUS")[-1]["STATUS"] == "1 of 2 workers ready in 1 pool")
+    eventually(lambda: service.named("STATUS")[-1]["STATUS"] == "2 of 2 workers ready in 1 pool")
+
+
+def test_the_end_is_announced_and_how_long_it_may_take(manager, service):
+    one = manager({"web": scripted(timeouts={"stop": "40s"}), "api": scripted()},
+                  env={"NOTIFY_SOCKET": service.name})
     assert not service.named("STOPPING")
     one.stop()
-    assert service.wait("STOPPING")["STOPPING"] == "1"
+    stopping = service.wait("STOPPING")
+    assert stopping["STOPPING"] == "1"
+    # Once for a worker, once for what it leaves behind.
+    assert 80_000_000 < int(stopping["EXTEND_TIMEOUT_USEC"]) < 100_000_000
+
+
+def test_what_goes_to_the_journal_has_a_priority_and_no_time(manager):
+    one = manager({"web": scripted("--print", "from the worker")}, start=False)
+    one.log_file.touch()
+    stream = one.log_file.stat()
+    one.env["JOURNAL_STREAM"] = f"{stream.st_dev}:{stream.st_ino}"
+    one.start()
+    os.kill(one.pids()[0], signal.SIGKILL)
+    eventually(lambda: "SIGKILL" in one.log() and one.settled())
+    lines = one.log().splitlines()
+    assert any(re.match(r"<6>ostlerd \S+ \(pid", line) for line in lines), lines
+    assert any(re.match(r"<6>web\.0\[\d+\]: from the worker$", line) for line in lines), lines
+    assert any(re.match(r"<3>web\.0\[\d+\] .*SIGKILL", line) for line in lines), lines
+    assert all(re.match(r"<\d>\S", line) for line in lines), lines
+
+
+def test_a_journal_that_is_not_its_stderr_changes_nothing(manager):
+    one = manager({"web": scripted()}, env={"JOURNAL_STREAM": "1:1"})
+    assert re.match(r"\d{4}-\d\d-\d\dT\S+Z info ostlerd ", one.log())
 
 
 def test_the_watchdog_is_fed_twice_in_its_time(manager, service):

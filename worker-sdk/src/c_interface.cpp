@@ -243,6 +243,7 @@ const listener* find_listener(const CWorker& worker, int number) {
 }
 
 in_flight* to_request(unsigned long long request) {
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): the number that C holds is this pointer
   return reinterpret_cast<in_flight*>(static_cast<std::uintptr_t>(request));
 }
 

@@ -182,6 +182,7 @@ channel_message Channel::receive(bool& ended) noexcept {
     if (next_ < end_) return next_of_batch();
     ostler_message message{};
     iovec part{&message, sizeof message};
+    // NOLINTNEXTLINE(*-member-init): the kernel fills it, and says how far
     alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(Descriptors))> control;
     msghdr header{};
     header.msg_iov = &part;

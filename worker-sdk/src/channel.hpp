@@ -24,6 +24,8 @@ class Channel {
   // would take the number of a descriptor that is not there, and pass for it.
   static Channel take();
   ~Channel();
+  Channel(const Channel&) = delete;
+  Channel& operator=(const Channel&) = delete;
   Channel(Channel&& other) noexcept;
   Channel& operator=(Channel&&) = delete;
 

@@ -29,7 +29,7 @@ class ChannelEvents {
   ChannelEvents& operator=(const ChannelEvents&) = delete;
   [[nodiscard]] int fd() const noexcept { return epoll_; }
   // The channel has come to its end, and would be readable for ever.
-  void forget(const Channel& channel) noexcept;
+  void forget(const Channel& channel) const noexcept;
 
  private:
   int epoll_ = -1;

@@ -2,13 +2,13 @@
 
 #include <sys/mman.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <new>
 #include <system_error>
 
@@ -105,7 +105,7 @@ void Scoreboard::wake() noexcept {
   }
 }
 
-void Scoreboard::arm(nanoseconds interval) noexcept {
+void Scoreboard::arm(nanoseconds interval) const noexcept {
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(interval);
   const timespec time{.tv_sec = seconds.count(), .tv_nsec = (interval - seconds).count()};
   const itimerspec timer{.it_interval = time, .it_value = time};

@@ -88,7 +88,7 @@ class Scoreboard {
   };
 
   void wake() noexcept;
-  void arm(nanoseconds interval) noexcept;
+  void arm(nanoseconds interval) const noexcept;
   int take_entry() noexcept;
   void give_entry(int entry) noexcept;
   void list_waiting() noexcept;
@@ -108,7 +108,7 @@ class Scoreboard {
   std::atomic<std::uint64_t> entries_{0};    // one bit each, 1: in use
   std::atomic<std::uint64_t> uncounted_{0};  // private requests that ended
   std::uint64_t last_seen_ = 0;              // of tick()
-  std::array<Whole, OSTLER_REQUESTS_SHOWN> whole_;
+  std::array<Whole, OSTLER_REQUESTS_SHOWN> whole_{};
 
   // Requests without an entry, oldest first.
   std::mutex mutex_;

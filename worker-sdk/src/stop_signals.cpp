@@ -146,9 +146,9 @@ void StopSignals::install(std::initializer_list<int> signals) {
 
 void StopSignals::remove() noexcept {
   // The last first: of a signal that was named twice, the second entry is our own handler.
-  for (auto it = previous_.rbegin(); it != previous_.rend(); ++it) {
-    ::sigaction(it->first, &it->second, nullptr);
-  }
+  std::for_each(previous_.rbegin(), previous_.rend(), [](const auto& previous) {
+    ::sigaction(previous.first, &previous.second, nullptr);
+  });
   shared.event = -1;
   ::close(fd_);
 }

@@ -3,12 +3,12 @@
 #include <execinfo.h>
 #include <pthread.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <ctime>
 #include <stdexcept>
 #include <system_error>
 
@@ -65,8 +65,8 @@ int install() {
 }  // namespace
 
 int number() {
-  static const int signal = install();
-  return signal;
+  static const int kSignal = install();
+  return kSignal;
 }
 
 void block_others() {

@@ -72,7 +72,7 @@ ChannelEvents::~ChannelEvents() {
   if (epoll_ >= 0) ::close(epoll_);
 }
 
-void ChannelEvents::forget(const Channel& channel) noexcept {
+void ChannelEvents::forget(const Channel& channel) const noexcept {
   ::epoll_ctl(epoll_, EPOLL_CTL_DEL, channel.fd(), nullptr);
 }
 

@@ -63,9 +63,10 @@ bool SchemaCheck::valid(const json& part, const json& value) const {
 
 bool SchemaCheck::keyword(const json& part, const std::string& name, const json& rule,
                           const json& value) const {
-  static const std::set<std::string> kNotes = {"$schema", "$id",     "$defs",
-                                               "title",   "default", "description"};
-  if (kNotes.contains(name)) return true;
+  // For people, and for docs/generate.py ("x-").
+  static const std::set<std::string> kNotes = {"$schema", "$id",     "$defs",       "$comment",
+                                               "title",   "default", "description", "examples"};
+  if (kNotes.contains(name) || name.rfind("x-", 0) == 0) return true;
   if (name == "$ref") return valid(resolved(part), value);
   if (name == "anyOf") {
     return std::any_of(rule.begin(), rule.end(),

@@ -2,6 +2,7 @@
 // by value, what is accepted.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -55,6 +56,15 @@ json property_at(const json& part, std::string_view name) {
                                        : property_at(properties.at(first), name.substr(dot + 1));
 }
 
+// Whether NAME is part of one that is a key itself: "health.interval" of "health".
+template <class T>
+bool below_another_key(std::string_view name, std::span<const Key<T>> keys) {
+  const std::string_view parent = name.substr(0, name.find('.'));
+  return parent != name && std::any_of(keys.begin(), keys.end(), [parent](const Key<T>& key) {
+           return key.info.name == parent;
+         });
+}
+
 template <class T>
 void hold_against(const SchemaCheck& check, const json& part, std::span<const Key<T>> keys) {
   std::set<std::string> in_schema;
@@ -68,15 +78,23 @@ void hold_against(const SchemaCheck& check, const json& part, std::span<const Ke
       continue;
     }
     REQUIRE(!property.is_null());
+    CHECK(property.value("title", "") == key.info.help);
     CHECK(property.value("description", "").size() > 5);
     if (key.info.fallback.empty()) {
-      CHECK(!property.contains("default"));
+      // What holds only once the map above is given has its default there alone.
+      CHECK((!property.contains("default") || below_another_key(key.info.name, keys)));
     } else {
       // A mode is quoted in JSON, which has no octal numbers.
       const NodePtr fallback = yaml(key.info.fallback);
       const bool octal = key.info.fallback == "0666";
       CHECK(property.at("default") == (octal ? json("0666") : to_json(*fallback)));
       CHECK(check.valid(property, property.at("default")));
+    }
+    const json examples = property.value("examples", json::array());
+    CHECK(!examples.empty());
+    for (const json& example : examples) {
+      CAPTURE(example);
+      CHECK(check.valid(property, example));
     }
   }
   CHECK(in_schema.empty());
@@ -173,32 +191,17 @@ constexpr std::array<std::string_view, 71> kValues = {"",
 // Where the schema takes more than the loader: for these keys it is a coarser net, and of these
 // spellings JSON has only the value.
 bool is_coarse(std::string_view key, std::string_view value) {
-  static const std::set<std::string_view> kKeys = {"timeouts.start",
-                                                   "timeouts.heartbeat",
-                                                   "timeouts.stop",
-                                                   "restart.backoff",
-                                                   "restart.backoff_max",
-                                                   "restart.reset_after",
-                                                   "umask",
+  static const std::set<std::string_view> kKeys = {"umask",
                                                    "control.mode",
                                                    "listen.mode",
                                                    "control.group",
                                                    "command",
                                                    "listen.v6only",
-                                                   "timeouts.request",
                                                    "worker.header_limit",
                                                    "worker.body_limit",
-                                                   "worker.header_timeout",
-                                                   "worker.body_timeout",
-                                                   "worker.write_timeout",
                                                    "worker.trusted_proxies",
-                                                   "recycle.lifetime",
                                                    "recycle.memory",
-                                                   "workers.up_after",
-                                                   "workers.down_after",
-                                                   "health.exec",
-                                                   "health.interval",
-                                                   "health.timeout"};
+                                                   "health.exec"};
   return kKeys.contains(key) || value == "0660" || value == "1e3" ||
          (key == "output" && value.empty());
 }

@@ -196,7 +196,7 @@ TEST_CASE("a worker that does not read gets no more") {
   CHECK(error == EAGAIN);
 }
 
-TEST_CASE("the scoreboard cannot be resized, and the manager does not write to it") {
+TEST_CASE("the scoreboard cannot be resized") {
   Fixture with;
   CHECK(::ftruncate(with.ends.scoreboard.get(), 0) == -1);
   CHECK(errno == EPERM);

@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -191,6 +192,25 @@ TEST_CASE("a tcp listener is open where it says, and takes connections before an
   CHECK(figures.address.starts_with("tcp://127.0.0.1:"));
   CHECK_FALSE(figures.address.ends_with(":0"));
   CHECK("tcp://" + listeners.server_starter_name(key) == figures.address);
+}
+
+// uvicorn takes what it inherits for a unix socket, and answered in 40 ms on kept connections.
+TEST_CASE("connections send what there is at once, though the worker does not ask for it") {
+  Listeners listeners;
+  const std::string key = opened(listeners, at("tcp://127.0.0.1:0"));
+  ListenError error;
+  for (const int fd : {listeners.claim(key, core::WorkerId{1}, {}, error),
+                       listeners.claim(key, core::WorkerId{2}, {}, error)}) {
+    REQUIRE(fd >= 0);
+    CHECK(option(fd, IPPROTO_TCP, TCP_NODELAY) == 1);
+  }
+  Listeners alone;
+  const std::string other = opened(alone, at("tcp://127.0.0.1:0"));
+  UniqueFd client;
+  REQUIRE(connect_to(alone.fd(other), client) == 0);
+  const UniqueFd accepted(accept4(alone.fd(other), nullptr, nullptr, SOCK_CLOEXEC));
+  REQUIRE(accepted);
+  CHECK(option(accepted.get(), IPPROTO_TCP, TCP_NODELAY) == 1);
 }
 
 TEST_CASE("what is closed is gone") {

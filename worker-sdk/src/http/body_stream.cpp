@@ -103,7 +103,7 @@ void BlockingWriter::fail(int error, const char* what) {
 
 // What the client takes is not the worker's time: a slow one must not get it aborted.
 void BlockingWriter::wait_for_room() {
-  for (milliseconds left = patience_; left > left.zero(); left -= kWaitSlice) {
+  for (milliseconds left = patience_; left > milliseconds::zero(); left -= kWaitSlice) {
     const auto slice = std::min(left, kWaitSlice);
     pollfd room{socket_, POLLOUT, 0};
     const auto begin = Clock::now();

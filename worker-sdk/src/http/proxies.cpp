@@ -77,7 +77,8 @@ std::optional<address> parse_node(std::string_view text) {
     return parse(text.substr(1, end - 1));
   }
   const auto colon = text.find(':');
-  const bool has_port = colon != std::string_view::npos && text.find(':', colon + 1) == text.npos;
+  const bool has_port =
+      colon != std::string_view::npos && text.find(':', colon + 1) == std::string_view::npos;
   return parse(has_port ? text.substr(0, colon) : text);
 }
 
@@ -148,10 +149,10 @@ ProxyList::ProxyList(const std::vector<std::string>& entries) {
   }
 }
 
-bool ProxyList::trusts(std::string_view text) const {
-  if (text == kUnix) return unix_;
+bool ProxyList::trusts(std::string_view address) const {
+  if (address == kUnix) return unix_;
   if (networks_.empty()) return false;
-  const auto asked = parse(text.substr(0, text.find('%')));
+  const auto asked = parse(address.substr(0, address.find('%')));
   if (!asked) return false;
   return std::any_of(networks_.begin(), networks_.end(), [&](const Network& network) {
     if (network.address.is_v4() != asked->is_v4()) return false;

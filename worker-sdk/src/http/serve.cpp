@@ -50,7 +50,8 @@ void run(worker& worker, const handler& answer, options options) {
   const std::initializer_list<worker_class> any{worker_class::sync, worker_class::threads,
                                                 worker_class::async};
   const std::initializer_list<worker_class> coroutine{worker_class::async};
-  serving::Engine engine(worker, options,
+  const serve_options& of_any_protocol = options;
+  serving::Engine engine(worker, of_any_protocol,
                          std::holds_alternative<async_handler>(answer) ? coroutine : any);
   const Service service{engine, answer, options, proxies};
   engine.run([&](Socket socket, serving::Origin origin) {

@@ -14,7 +14,8 @@ struct Service {
   const ProxyList& proxies;
 
   [[nodiscard]] bool keeps_alive() const {
-    return options.keepalive > options.keepalive.zero() && engine.kind() != worker_class::sync;
+    return options.keepalive > std::chrono::milliseconds::zero() &&
+           engine.kind() != worker_class::sync;
   }
 };
 

@@ -1,7 +1,6 @@
 #include "serving/abort_report.hpp"
 
 #include <execinfo.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdint>
+#include <ctime>
 #include <limits>
 #include <string_view>
 #include <system_error>
@@ -53,7 +53,7 @@ class Line {
   }
 
  private:
-  std::array<char, Scoreboard::kWholeText + 100> text_;
+  std::array<char, Scoreboard::kWholeText + 100> text_{};
   std::size_t size_ = 0;
 };
 

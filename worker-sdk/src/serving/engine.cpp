@@ -91,7 +91,7 @@ worker_class choose_class(const serve_options& options, std::initializer_list<wo
                               std::string(name_of(*options.worker_class)) + ", only in " + names);
 }
 
-Engine::Engine(ostler::worker& worker, serve_options options,
+Engine::Engine(ostler::worker& worker, const serve_options& options,
                std::initializer_list<worker_class> able)
     : worker_(worker),
       scoreboard_(worker_internals::of(worker).scoreboard),

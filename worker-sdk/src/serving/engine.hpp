@@ -57,7 +57,8 @@ class Engine {
   using OnConnection = std::function<void(Socket, Origin)>;
 
   // `options` are final (PoolOptions::apply_to). Throws std::invalid_argument, std::system_error.
-  Engine(ostler::worker& worker, serve_options options, std::initializer_list<worker_class> able);
+  Engine(ostler::worker& worker, const serve_options& options,
+         std::initializer_list<worker_class> able);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -116,7 +117,7 @@ class Engine {
   using Descriptor = asio::posix::basic_stream_descriptor<Executor>;
 
   struct Returning {
-    int fd;
+    int fd = -1;
     Origin origin;
   };
 

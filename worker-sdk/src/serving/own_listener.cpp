@@ -26,17 +26,19 @@ asio::ip::tcp::endpoint endpoint_of(const std::string& address) {
   std::string_view text = address;
   if (text.starts_with(kTcp)) text.remove_prefix(kTcp.size());
   const auto colon = text.rfind(':');
-  const std::invalid_argument fault("--listen: '" + address +
-                                    "' is not tcp://IP:PORT or unix:///PATH");
-  if (colon == std::string_view::npos) throw fault;
+  const auto fault = [&address] {
+    return std::invalid_argument("--listen: '" + address +
+                                 "' is not tcp://IP:PORT or unix:///PATH");
+  };
+  if (colon == std::string_view::npos) throw fault();
   auto host = text.substr(0, colon);
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
   std::uint16_t port = 0;
   const auto [rest, error] = std::from_chars(text.begin() + colon + 1, text.end(), port);
-  if (error != std::errc{} || rest != text.end()) throw fault;
+  if (error != std::errc{} || rest != text.end()) throw fault();
   Error bad;
   const auto ip = asio::ip::make_address(std::string(host), bad);
-  if (bad) throw fault;
+  if (bad) throw fault();
   return {ip, port};
 }
 

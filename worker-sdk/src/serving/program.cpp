@@ -1,9 +1,9 @@
 #include "serving/program.hpp"
 
-#include <errno.h>  // program_invocation_short_name
 #include <getopt.h>
 
 #include <array>
+#include <cerrno>  // program_invocation_short_name
 #include <cstdio>
 #include <cstdlib>
 

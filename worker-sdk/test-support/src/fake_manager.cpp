@@ -52,6 +52,8 @@ class Fd {
   ~Fd() {
     if (fd_ >= 0) ::close(fd_);
   }
+  Fd(const Fd&) = delete;
+  Fd& operator=(const Fd&) = delete;
   Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   Fd& operator=(Fd&& other) noexcept {
     std::swap(fd_, other.fd_);
@@ -203,7 +205,7 @@ struct fake_manager::state {
   }
 
   [[nodiscard]] std::string notify_path() const { return directory + "/notify"; }
-  void show_errors();
+  void show_errors() const;
   void open_notify();
   void open_channel();
   [[nodiscard]] std::map<std::string, std::string> variables() const;
@@ -217,8 +219,8 @@ struct fake_manager::state {
 };
 
 // What nobody has waited for is passed on: it may say why a test failed.
-void fake_manager::state::show_errors() {
-  std::array<char, 4096> piece;
+void fake_manager::state::show_errors() const {
+  std::array<char, 4096> piece{};
   while (errors.get() >= 0 && readable_until(errors.get(), Clock::now())) {
     const ssize_t size = ::read(errors.get(), piece.data(), piece.size());
     if (size <= 0) return;
@@ -328,6 +330,7 @@ void fake_manager::state::become_worker(const std::vector<int>& descriptors,
   for (auto& each : options.command) arguments.push_back(each.data());
   arguments.push_back(nullptr);
   std::vector<char*> variables;
+  variables.reserve(environment.size() + 1);
   for (auto& each : environment) variables.push_back(each.data());
   variables.push_back(nullptr);
   ::execvpe(arguments[0], arguments.data(), variables.data());
@@ -430,7 +433,7 @@ int fake_manager::connect(std::size_t listener) const {
 
 std::string fake_manager::next_notification() {
   state_->await(state_->notify.get(), "a notification");
-  std::array<char, 8192> text;
+  std::array<char, 8192> text{};
   const int size = checked(::recv(state_->notify.get(), text.data(), text.size(), 0), "receive");
   return {text.data(), static_cast<std::size_t>(size)};
 }
@@ -541,6 +544,7 @@ std::vector<int> fake_manager::dispatch(std::size_t count, std::size_t listener)
 
 void fake_manager::dispatch_again(const std::vector<returned_connection>& connections) {
   std::vector<int> descriptors;
+  descriptors.reserve(connections.size());
   for (const auto& each : connections) descriptors.push_back(each.fd);
   state_->send_batch(descriptors, connections.at(0).listener);
   for (const int each : descriptors) ::close(each);
@@ -587,7 +591,7 @@ void fake_manager::ask_to_stop() const {
 
 std::string fake_manager::wait_for_error(const std::string& text) {
   const auto until = Clock::now() + state_->options.patience;
-  std::array<char, 4096> piece;
+  std::array<char, 4096> piece{};
   while (state_->errors_seen.find(text) == std::string::npos) {
     if (!readable_until(state_->errors.get(), until)) {
       throw std::runtime_error("waited long for '" + text + "' on stderr after '" +
