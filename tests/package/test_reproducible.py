@@ -30,15 +30,16 @@ def twice(tmp_path_factory):
     return tmp_path_factory.mktemp("a-much-longer-name-than-that-of-the-first-folder")
 
 
-@pytest.mark.parametrize("kind, endings, tool", [
-    ("sources", [".tar.xz"], "xz"), ("deb", [".deb", ".dsc", ".debian.tar.xz"], "dpkg-buildpackage"),
-    ("rpm", [".rpm"], "rpmbuild")])
-def test_a_second_build_is_the_same(kind, endings, tool, twice):
+@pytest.mark.parametrize("kind, patterns, tool", [
+    ("sources", ["ostler-*.tar.xz"], "xz"),
+    ("deb", ["*.deb", "*.dsc", "*.debian.tar.xz", "*.orig.tar.xz"], "dpkg-buildpackage"),
+    ("rpm", ["*.rpm"], "rpmbuild")])
+def test_a_second_build_is_the_same(kind, patterns, tool, twice):
     if shutil.which(tool) is None:
         pytest.skip(f"needs {tool}")
-    first = sorted(path for path in PACKAGES.glob("*") if path.name.endswith(tuple(endings)))
+    first = sorted(path for pattern in patterns for path in PACKAGES.glob(pattern))
     if not first:
-        pytest.skip(f"no {endings[0]} in {PACKAGES}: run ./dev package")
+        pytest.skip(f"no {patterns[0]} in {PACKAGES}: run ./dev package")
     again(kind, twice, twice / "ccache")
     different = [path.name for path in first
                  if not (twice / path.name).exists()
