@@ -243,8 +243,14 @@ def markdown_key(schema, key):
 
 
 def markdown_examples(key):
-    texts = [f"`{example_text(key, value)}`" for value in key.part["examples"]]
+    texts = [markdown_example(key, value) for value in key.part["examples"]]
     return f"Example{'s' if len(texts) > 1 else ''}: " + ", ".join(texts)
+
+
+def markdown_example(key, value):
+    whole = example(key, value)
+    first, *beside = [flow({name: part})[1:-1] for name, part in reversed(whole.items())]
+    return f"`{first}`" + "".join(f" beside `{one}`" for one in beside)
 
 
 def markdown_row(schema, key):
@@ -300,7 +306,8 @@ def manual_key(schema, key, full_name):
         lines += [*map(roff, sentences(f"Value: {schema.kind(key.part)}.")),
                   roff(f"Default: {key.default}.")]
     if "examples" in key.part and not (key.is_section and key.table == "pool"):
-        lines += [f".Dl {quoted(example_text(key, key.part['examples'][0]))}"]
+        own, value = list(example(key, key.part["examples"][0]).items())[-1]
+        lines += [f".Dl {quoted(flow({own: value})[1:-1])}"]
     return lines
 
 

@@ -52,10 +52,12 @@ def marked(marker):
 
 
 def halt(pid):
-    """SIGSTOP, and until it does stand still: a worker that the signal meets in accept may still take
+    """SIGSTOP, and until every thread stands still: one that the signal meets in accept may still take
     a connection that comes at the same time."""
     os.kill(pid, signal.SIGSTOP)
-    eventually(lambda: state(pid) == "T", what="that it stands still")
+    eventually(lambda: all(state(f"{pid}/task/{thread}") == "T"
+                           for thread in os.listdir(f"/proc/{pid}/task")),
+               what="that it stands still")
 
 
 def children(pid, zombies=False):

@@ -20,13 +20,23 @@ class Result:
     output: list = field(default_factory=list)
 
 
+# Seconds until the first case has said something; it takes a tenth of that on an idle machine.
+BOOT = 240
+ATTEMPTS = 3
+
+
 class Machine:
     def __init__(self, cases, within):
         self.console = root.CACHE / "console.log"
         self.results = {name: Result() for name in cases}
         self.done = False
         kernel, initramfs, self.installed = root.image()
-        self._run(kernel, initramfs, cases, within)
+        # The emulator now and then stands still while the kernel boots, before anything of ours runs.
+        for _ in range(ATTEMPTS):
+            self.said = False
+            self._run(kernel, initramfs, cases, within)
+            if self.said:
+                break
 
     def _run(self, kernel, initramfs, cases, within):
         # Emulated: the same wherever it runs. Nothing of the host is to be had from inside.
@@ -41,17 +51,21 @@ class Machine:
                               errors="replace") as process:
             watchdog = threading.Timer(within, process.kill)
             watchdog.start()
+            boot = threading.Timer(BOOT, lambda: self.said or process.kill())
+            boot.start()
             try:
                 self._read(process.stdout)
                 process.wait()
             finally:
                 watchdog.cancel()
+                boot.cancel()
                 process.kill()
         self.signal = signal.Signals(-process.returncode).name if process.returncode < 0 else None
 
     def _read(self, lines):
         output = []
         for line in lines:
+            self.said = True
             words = line.rstrip().split(" ", 3)
             if words[0] == "TEST" and len(words) >= 3 and words[1] in self.results:
                 self.results[words[1]] = Result(" ".join(words[3:]), words[2] == "ok", output)
