@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 DEADLINE = 60
+UNIT = "/usr/lib/systemd/system/ostler.service"
+CHANGED = "# changed by the administrator\n"
 
 
 def wait_until(what, condition, deadline=DEADLINE):
@@ -84,8 +86,8 @@ class Root:
 class Service:
     """The service as systemd would start it: ExecStart of the installed unit."""
 
-    def __init__(self, root, unit):
-        text = root.path(unit).read_text()
+    def __init__(self, root):
+        text = root.path(UNIT).read_text()
         words = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE).group(1).split()
         self.root = root
         # What systemd does for RuntimeDirectory=.
@@ -120,6 +122,18 @@ class Service:
                 self.process.kill()
                 self.process.wait()
             self.log.close()
+
+
+def serve(machine, worker):
+    """Has the administrator configure a pool, and change what came with the package."""
+    program = machine.root.put(worker)
+    machine.root.path("/etc/ostler/conf.d/web.yaml").write_text(
+        f'pools:\n  web:\n    command: {program}\n    user: nobody\n'
+        f'    listen: ["tcp://127.0.0.1:{machine.port}"]\n    workers: 2\n')
+    with open(machine.root.path("/etc/ostler/ostler.yaml"), "a", encoding="utf-8") as file:
+        file.write(CHANGED)
+    machine.service = Service(machine.root)
+    machine.service.wait_ready("web", 2)
 
 
 def ask(port, path="/"):

@@ -8,10 +8,8 @@ import subprocess
 import pytest
 
 from conftest import ROOT
-from scratch import Clients, Service, ask, free_port
+from scratch import CHANGED, Clients, Service, ask, free_port, serve
 
-CHANGED = "# changed by the administrator\n"
-UNIT = "/usr/lib/systemd/system/ostler.service"
 
 # What dpkg, apt and the tools that they call leave behind, whatever the package.
 BOOKKEEPING = re.compile(
@@ -77,14 +75,7 @@ def test_it_makes_the_users_that_its_files_name(machine):
 
 
 def test_it_serves_as_the_service_would_start_it(machine, worker):
-    program = machine.root.put(worker)
-    machine.root.path("/etc/ostler/conf.d/web.yaml").write_text(
-        f'pools:\n  web:\n    command: {program}\n    user: nobody\n'
-        f'    listen: ["tcp://127.0.0.1:{machine.port}"]\n    workers: 2\n')
-    with open(machine.root.path("/etc/ostler/ostler.yaml"), "a", encoding="utf-8") as file:
-        file.write(CHANGED)
-    machine.service = Service(machine.root, UNIT)
-    machine.service.wait_ready("web", 2)
+    serve(machine, worker)
     answer = subprocess.run(["curl", "-sS", f"http://127.0.0.1:{machine.port}/"], text=True,
                             capture_output=True, check=True).stdout
     assert "hello" in answer
@@ -116,7 +107,7 @@ def test_an_upgrade_keeps_the_configuration_that_was_changed(machine):
 
 def test_the_manager_of_the_new_version_takes_over_when_started_anew(machine):
     assert machine.service.stop() == 0
-    machine.service = Service(machine.root, UNIT)
+    machine.service = Service(machine.root)
     machine.service.wait_ready("web", 2)
     assert ask(machine.port)[0] == 200
 

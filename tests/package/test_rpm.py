@@ -8,11 +8,9 @@ import subprocess
 
 import pytest
 
-from scratch import Clients, Service, ask, free_port
+from scratch import CHANGED, Clients, ask, free_port, serve
 
 NAMES = ("ostler", "libostler-worker", "libostler-worker-devel", "ostler-doc")
-UNIT = "/usr/lib/systemd/system/ostler.service"
-CHANGED = "# changed by the administrator\n"
 GLIBC = re.compile(r"lib[cm]\.so\.6|ld-linux-x86-64\.so\.2|ld-linux-aarch64\.so\.1")
 # What Debian 12 has, and GCC 12; Fedora 37 was the first with this glibc.
 NEWEST = {"GLIBC": (2, 36), "GLIBCXX": (3, 4, 30), "CXXABI": (1, 3, 13), "GCC": (12, 0, 0)}
@@ -162,14 +160,7 @@ def test_it_installs(machine, rpm_files):
 
 
 def test_it_serves_as_the_service_would_start_it(machine, worker):
-    program = machine.root.put(worker)
-    machine.root.path("/etc/ostler/conf.d/web.yaml").write_text(
-        f'pools:\n  web:\n    command: {program}\n    user: nobody\n'
-        f'    listen: ["tcp://127.0.0.1:{machine.port}"]\n    workers: 2\n')
-    with open(machine.root.path("/etc/ostler/ostler.yaml"), "a", encoding="utf-8") as file:
-        file.write(CHANGED)
-    machine.service = Service(machine.root, UNIT)
-    machine.service.wait_ready("web", 2)
+    serve(machine, worker)
     assert ask(machine.port)[0] == 200
 
 

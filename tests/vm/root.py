@@ -166,15 +166,9 @@ def install(root):
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive"})
         (root / "tmp/ostler.deb").unlink()
         return deb.name
-    run("cmake", "--install", BUILT, "--prefix", "/usr", env={**os.environ, "DESTDIR": str(root)})
-    shutil.rmtree(root / "usr/include", ignore_errors=True)
-    units = SOURCES / "packaging/systemd"
-    for source, target in ((SOURCES / "config/ostler.yaml", "etc/ostler/ostler.yaml"),
-                           (units / "ostler.sysusers.conf", "usr/lib/sysusers.d/ostler.conf"),
-                           *((unit, f"usr/lib/systemd/system/{unit.name}")
-                             for unit in [*units.glob("*.service"), *units.glob("*.socket")])):
-        (root / target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, root / target)
+    run("cmake", "--install", BUILT, "--prefix", "/usr", "--component", "ostler",
+        env={**os.environ, "DESTDIR": str(root)})
+    shutil.move(root / "usr/etc/ostler", root / "etc/ostler")
     run("chroot", root, "systemd-sysusers")
     return "cmake --install"
 
@@ -182,7 +176,8 @@ def install(root):
 def add_tests(root):
     home = root / HOME
     home.mkdir(parents=True)
-    for source in sorted((Path(__file__).parent / "guest").glob("*.py")):
+    for source in [*sorted((Path(__file__).parent / "guest").glob("*.py")),
+                   SOURCES / "tests/system/processes.py"]:
         shutil.copy(source, home)
     for name in WORKERS:
         shutil.copy(BUILT / "bin" / name, home)

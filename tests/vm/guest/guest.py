@@ -7,8 +7,10 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
+from functools import partial
 from pathlib import Path
+
+import processes as kernel
 
 HOME = Path(__file__).parent
 PORT = 8080
@@ -23,17 +25,8 @@ def report(text):  # pylint: disable=unused-argument
     """Replaced by run.py."""
 
 
-# ---- waiting
-
-def eventually(condition, within=60.0, what="it"):
-    deadline = time.monotonic() + within
-    while True:
-        answer = condition()
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not come about within {within} s; last: {answer!r}")
-        time.sleep(0.05)
+# The processor is emulated.
+eventually = partial(kernel.eventually, within=60.0)
 
 
 # ---- the service
