@@ -5,7 +5,6 @@ second the tests report: lines of output, each begun with `| `, and after each c
 or `TEST NAME FAIL REASON`; `DONE` in the end.
 """
 
-import signal
 import subprocess
 import threading
 from dataclasses import dataclass, field
@@ -60,7 +59,6 @@ class Machine:
                 watchdog.cancel()
                 boot.cancel()
                 process.kill()
-        self.signal = signal.Signals(-process.returncode).name if process.returncode < 0 else None
 
     def _read(self, lines):
         output = []
