@@ -390,8 +390,8 @@ Response respond_live() {
   return answer(200, kJson, R"({"status":"ok"})");
 }
 
-Response respond_ready(std::string_view manager_state) {
-  if (manager_state == "running" || manager_state == "reloading") return respond_live();
+Response respond_ready(bool ready, std::string_view manager_state) {
+  if (ready) return respond_live();
   return answer(503, kJson, text_of(Json{{"status", std::string(manager_state)}}));
 }
 

@@ -37,9 +37,10 @@ Response respond(const PoolView& pool);
 Response respond(const ReloadResult& result);
 Response respond(const Done& done, int status = 200);  // 202: asked for, not waited for
 Response respond(const Problem& problem);
-// /livez, /readyz: 200 {"status": "ok"}; not ready: 503 {"status": "starting"}.
+// /livez, /readyz: 200 {"status": "ok"}; not ready: 503 {"status": "starting"}, the manager's
+// state.
 Response respond_live();
-Response respond_ready(std::string_view manager_state);
+Response respond_ready(bool ready, std::string_view manager_state);
 
 // Bodies. A body is one flat JSON object; unknown and repeated members are refused.
 struct ScaleBody {

@@ -211,7 +211,7 @@ enum class NoteKind {
   kWorkerReady,
   kWorkerStopping,  // cause
   kWorkerExited,    // as expected; cause
-  kWorkerFailed,    // failure; value: milliseconds until the slot tries again, 0 at once
+  kWorkerFailed,    // failure; value: milliseconds until the slot tries again, 0 at once, -1 not
   kWorkerUnkillable,
   kWorkerWorn,    // wear: it is to be replaced; value: bytes, if that is why
   kHealthFailed,  // failure; value: how often in a row

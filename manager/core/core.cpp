@@ -361,7 +361,7 @@ void Machine::died(Pool& pool, const Worker& worker, const Failure& failure) {
     const bool again = rollout.failures < plan.attempts;
     if (again) rollout.retry_at = now_ + delay;
     note(pool, worker, NoteKind::kWorkerFailed, failure,
-         again ? std::chrono::duration_cast<std::chrono::milliseconds>(delay).count() : 0);
+         again ? std::chrono::duration_cast<std::chrono::milliseconds>(delay).count() : -1);
     if (!again) roll_back(pool, failure, worker.id);
     return;
   }

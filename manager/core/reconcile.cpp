@@ -268,14 +268,15 @@ void Machine::retire_useless(Pool& pool, View& view) {
 
 // Sees to it that somebody reliable serves, or is about to serve, in a slot. False: no spawn left.
 bool Machine::fill_slot(Pool& pool, View& view) {
-  const Slot& slot = *view.slot;
+  Slot& slot = *view.slot;
+  if (slot.retry_at && *slot.retry_at <= now_) slot.retry_at.reset();
   const bool rolling = pool.rollout && !pool.rollout->rolling_back;
   // While the new generation is unproven here, the one that served before is relied upon.
   const bool trusts_old = rolling && slot.proven != 0 && slot.proven != pool.desired &&
                           slot.doublings == 0 && pool.generations.contains(slot.proven);
   const bool filled = view.active > 0 && (!trusts_old || view.ready || view.has_trusted);
   if (filled) return true;
-  if (slot.retry_at && *slot.retry_at > now_) return true;
+  if (slot.retry_at) return true;
   const Generation generation = trusts_old ? slot.proven : pool.desired;
   if (trusts_old ? view.failing_trusted : view.failing) return true;
   const bool on_trial = rolling && generation == pool.rollout->to;
@@ -284,7 +285,6 @@ bool Machine::fill_slot(Pool& pool, View& view) {
     capped_ = true;
     return false;
   }
-  view.slot->retry_at.reset();
   spawn(pool, view.number, generation);
   return true;
 }
@@ -296,7 +296,7 @@ void Machine::replace_outdated(Pool& pool) {
   // can be replaced may not hold a reload up. Then by number.
   std::vector<std::tuple<bool, bool, int>> outdated;
   for (const View& view : look_at_slots(pool)) {
-    const bool waiting = view.failing || (view.slot->retry_at && *view.slot->retry_at > now_);
+    const bool waiting = view.failing || view.slot->retry_at;
     if (view.active == 1 && view.good == nullptr && !waiting) {
       outdated.emplace_back(view.ready, view.current, view.number);
     }

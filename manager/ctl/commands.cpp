@@ -93,6 +93,7 @@ class Runner {
     const std::string outcome = text_of(answer, "outcome");
     if (outcome.empty()) accept(response);
     if (response.status == 202) {
+      if (options_.json) terminal_.out << with_newline(response.body);
       say("the " + word + " has begun");
       return kDone;
     }

@@ -59,7 +59,12 @@ void Runtime::start_channel(core::WorkerId worker, const Process& process) {
   hooks.returned = [this, pool = process.pool_id](std::vector<Connection> connections) {
     dispatcher_.give_to_others(pool, std::move(connections));
   };
-  process.channel->start(std::move(hooks));
+  const config::Pool& pool = process.launch->pool;
+  std::vector<std::string> listeners;
+  for (const config::Listener& listener : pool.listen) {
+    listeners.push_back(Listeners::key(pool.name, listener));
+  }
+  process.channel->start(std::move(hooks), std::move(listeners));
 }
 
 // How much CPU a worker had used when it was last known to make progress.

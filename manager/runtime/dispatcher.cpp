@@ -28,6 +28,7 @@ Dispatcher::Dispatcher(boost::asio::io_context& context, Listeners& listeners, D
 
 void Dispatcher::serve(std::map<core::PoolId, Pool> pools) {
   std::erase_if(pools_, [&](const auto& entry) { return !pools.contains(entry.first); });
+  const auto arm = [this](const std::string& key) { arm_doorbell(key); };
   for (auto& [id, pool] : pools) {
     State& state = pools_[id];
     for (auto& [worker, channel] : state.pool.workers) {
@@ -37,9 +38,19 @@ void Dispatcher::serve(std::map<core::PoolId, Pool> pools) {
     std::erase_if(state.paces, [&state](const auto& entry) {
       return !state.pool.workers.contains(entry.first);
     });
-    if (state.pool.workers.empty()) arm_doorbell(state);
+    if (state.pool.workers.empty()) std::ranges::for_each(state.pool.keys, arm);
     pump(id, state);
   }
+}
+
+bool Dispatcher::serves(const std::string& key) const {
+  const auto has = [&](const auto& worker) {
+    return std::ranges::count(worker.second->listeners(), key) > 0;
+  };
+  return std::ranges::any_of(pools_, [&](const auto& entry) {
+    const Pool& pool = entry.second.pool;
+    return std::ranges::count(pool.keys, key) > 0 && std::ranges::any_of(pool.workers, has);
+  });
 }
 
 void Dispatcher::rung(const std::string& key) {
@@ -97,10 +108,16 @@ std::vector<Dispatcher::Desk> Dispatcher::desks(State& state) {
     (stands ? late : all).push_back(std::move(desk));
   }
   // Whoever stands still gets something only if nobody else is there.
+  state.passed_over = !all.empty() && !late.empty();
   return all.empty() ? std::move(late) : std::move(all);
 }
 
-Dispatcher::Desk* Dispatcher::choose(State& state, std::vector<Desk>& desks) {
+bool Dispatcher::Desk::serves(const std::string& key) const {
+  return key.empty() || std::ranges::count(channel->listeners(), key) > 0;
+}
+
+Dispatcher::Desk* Dispatcher::choose(State& state, std::vector<Desk>& desks,
+                                     const std::string& key) {
   const auto load = [](const Desk& desk) {
     const bool waits = desk.concurrency > 0 && desk.busy >= desk.concurrency;
     return std::tuple(desk.room == 0, waits, desk.connections, desk.busy);
@@ -111,7 +128,8 @@ Dispatcher::Desk* Dispatcher::choose(State& state, std::vector<Desk>& desks) {
     Desk& one = desks[random_() % desks.size()];
     Desk& other = desks[random_() % desks.size()];
     chosen = less(other, one) ? &other : &one;
-    if (chosen->room > 0) return chosen;
+    if (chosen->room > 0 && chosen->serves(key)) return chosen;
+    chosen = nullptr;
   }
   // Round robin takes the first that has room after the one it took last; the others the best of
   // all, and of equals the first after that one.
@@ -119,39 +137,53 @@ Dispatcher::Desk* Dispatcher::choose(State& state, std::vector<Desk>& desks) {
   const bool in_turn = state.pool.policy == config::DispatchPolicy::kRoundRobin;
   for (std::size_t i = 0; i < desks.size(); ++i) {
     Desk& desk = desks[(begin + i) % desks.size()];
-    if (desk.room == 0) continue;
-    if (chosen == nullptr || chosen->room == 0 || (!in_turn && less(desk, *chosen))) {
-      chosen = &desk;
-    }
+    if (desk.room == 0 || !desk.serves(key)) continue;
+    if (chosen == nullptr || (!in_turn && less(desk, *chosen))) chosen = &desk;
   }
-  return chosen != nullptr && chosen->room > 0 ? chosen : nullptr;
+  return chosen;
 }
 
-std::optional<Connection> Dispatcher::next(State& state) {
+// If nobody serves its listener any more, anybody will do: its client need not know.
+Dispatcher::Desk* Dispatcher::choose_for(State& state, std::vector<Desk>& desks,
+                                         const Connection& connection) {
+  const auto serves = [&](const Desk& desk) { return desk.serves(connection.listener); };
+  return choose(state, desks, std::ranges::any_of(desks, serves) ? connection.listener : "");
+}
+
+std::optional<Connection> Dispatcher::next(State& state, std::vector<Desk>& desks, Desk*& desk,
+                                           bool& full) {
   if (!state.homeless.empty()) {
+    desk = choose_for(state, desks, state.homeless.front());
+    full = desk == nullptr;
+    if (full) return std::nullopt;
     Connection connection = std::move(state.homeless.front());
     state.homeless.pop_front();
     return connection;
   }
+  full = false;
+  state.starved = false;
   for (std::size_t i = 0; i < state.pool.keys.size(); ++i) {
-    const std::size_t listener = state.next_key++ % state.pool.keys.size();
-    if (auto connection = accept_from(state, listener)) return connection;
+    const std::string& key = state.pool.keys[state.next_key++ % state.pool.keys.size()];
+    desk = choose(state, desks, key);
+    full = full || desk == nullptr;
+    if (desk == nullptr) continue;
+    if (auto connection = accept_from(state, key)) return connection;
   }
   return std::nullopt;
 }
 
 // While workers of another generation still accept from a socket, it is theirs.
-std::optional<Connection> Dispatcher::accept_from(State& state, std::size_t listener) {
-  for (const int fd : listeners_.own(state.pool.keys[listener])) {
+std::optional<Connection> Dispatcher::accept_from(State& state, const std::string& key) {
+  for (const int fd : listeners_.own(key)) {
     const int connection = ::accept4(fd, nullptr, nullptr, SOCK_CLOEXEC);
     if (connection >= 0) {
-      starved_ = false;
-      return Connection{UniqueFd(connection), listener};
+      starvation_told_ = false;
+      return Connection{UniqueFd(connection), key};
     }
-    if (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR || starved_) continue;
-    starved_ = true;
-    spdlog::error("accept from {}: {}", state.pool.keys[listener],
-                  std::generic_category().message(errno));
+    if (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR) continue;
+    state.starved = true;
+    if (std::exchange(starvation_told_, true)) continue;
+    spdlog::error("accept from {}: {}", key, std::generic_category().message(errno));
   }
   return std::nullopt;
 }
@@ -160,7 +192,7 @@ std::optional<Connection> Dispatcher::accept_from(State& state, std::size_t list
 bool Dispatcher::deliver(State& state, Desk& desk) {
   while (!desk.batch.empty()) {
     std::vector<Connection> part;
-    const std::size_t listener = desk.batch.front().listener;
+    const std::string listener = desk.batch.front().listener;
     while (!desk.batch.empty() && desk.batch.front().listener == listener &&
            part.size() < OSTLER_BATCH) {
       part.push_back(std::move(desk.batch.front()));
@@ -178,15 +210,13 @@ bool Dispatcher::deliver(State& state, Desk& desk) {
 void Dispatcher::pump(core::PoolId id, State& state) {
   std::vector<Desk> all = desks(state);
   if (all.empty()) return;  // somebody who becomes ready will serve
-  bool exhausted = false;
+  bool more = true;
   bool full = false;
   for (int left = limits::kDispatchPerTurn; left > 0; --left) {
-    Desk* const desk = choose(state, all);
-    full = desk == nullptr;
-    if (full) break;
-    auto connection = next(state);
-    exhausted = !connection;
-    if (exhausted) break;
+    Desk* desk = nullptr;
+    auto connection = next(state, all, desk, full);
+    more = connection.has_value();
+    if (!more) break;
     state.turn = static_cast<std::uint64_t>(desk - all.data()) + 1;
     --desk->room;
     ++desk->connections;
@@ -201,8 +231,15 @@ void Dispatcher::pump(core::PoolId id, State& state) {
   }
   if (handed || refused) look_after(limits::kLookAtTaken);
   if (refused) return;  // until the next look
-  if (exhausted) return arm_doorbell(state);
-  full ? want_room(id, state) : pump_soon(id, state);
+  // The doorbell would ring at once, for connections that cannot be had.
+  if (state.starved) return look_after(limits::kAcceptAgain);
+  if (more) return pump_soon(id, state);
+  for (const std::string& key : state.pool.keys) {
+    if (!full || choose(state, all, key) != nullptr) arm_doorbell(key);
+  }
+  if (!full) return;
+  want_room(id, state);
+  if (state.passed_over) look_after(limits::kStandsStill);  // nobody says that he goes on
 }
 
 // After the manager's other duties.
@@ -224,10 +261,8 @@ void Dispatcher::want_room(core::PoolId id, State& state) {
   if (std::ranges::any_of(desks(state), has_room)) pump_soon(id, state);
 }
 
-void Dispatcher::arm_doorbell(State& state) {
-  for (const std::string& key : state.pool.keys) {
-    for (const int fd : listeners_.own(key)) doorbell_.arm(fd, key);
-  }
+void Dispatcher::arm_doorbell(const std::string& key) {
+  for (const int fd : listeners_.own(key)) doorbell_.arm(fd, key);
 }
 
 void Dispatcher::look_after(core::Duration wait) {
@@ -250,7 +285,7 @@ void Dispatcher::look() {
   bool some = false;
   for (auto& [id, state] : pools_) {
     std::erase_if(state.leaving, [](const auto& channel) { return channel->untaken() == 0; });
-    if (!state.homeless.empty()) pump_soon(id, state);
+    if (!state.homeless.empty() || state.starved || state.passed_over) pump_soon(id, state);
     some = some || !state.leaving.empty();
     for (const auto& [worker, channel] : state.pool.workers) {
       if (channel->untaken() == 0) continue;

@@ -38,7 +38,8 @@ class Dispatcher {
   Dispatcher(boost::asio::io_context& context, Listeners& listeners, Doorbell& doorbell,
              WaitedFor waited_for);
 
-  // A pool as it is now: its listeners in their order, and the workers that are ready.
+  // A pool as it is now: the listeners of all its generations, and the workers that are ready. A
+  // worker gets what came in by the listeners of its own.
   struct Pool {
     config::DispatchPolicy policy = config::DispatchPolicy::kLeastConnections;
     std::vector<std::string> keys;
@@ -47,6 +48,8 @@ class Dispatcher {
   // All pools that dispatch; others are forgotten, with what is left of theirs.
   void serve(std::map<core::PoolId, Pool> pools);
 
+  // Whether it has workers for what comes in there.
+  [[nodiscard]] bool serves(const std::string& key) const;
   void rung(const std::string& key);
   void has_room(core::PoolId pool);
   // Connections that wait for another worker: given back, or not taken by one that is gone.
@@ -69,6 +72,7 @@ class Dispatcher {
     std::uint64_t connections = 0;  // those on their way included
     std::uint64_t busy = 0;         // requests, and connections on their way
     std::uint64_t concurrency = 0;  // 0: it can do any number at a time
+    [[nodiscard]] bool serves(const std::string& key) const;
     std::vector<Connection> batch;
   };
   // How quickly a worker that does one thing at a time is done with it.
@@ -85,17 +89,22 @@ class Dispatcher {
     std::uint64_t turn = 0;                               // whose it is
     std::size_t next_key = 0;                             // of its listeners, which is asked next
     bool posted = false;
+    bool starved = false;      // a connection could not be accepted for want of something
+    bool passed_over = false;  // somebody stands still, and others were there
   };
   void pump(core::PoolId id, State& state);
   void pump_soon(core::PoolId id, State& state);
   static std::vector<Desk> desks(State& state);
   static bool is_quick(Pace& pace, const Figures& figures, core::Time at);
-  Desk* choose(State& state, std::vector<Desk>& desks);
-  std::optional<Connection> next(State& state);
-  std::optional<Connection> accept_from(State& state, std::size_t listener);
+  // `key`: of a listener that it has to serve; empty: of any.
+  Desk* choose(State& state, std::vector<Desk>& desks, const std::string& key);
+  Desk* choose_for(State& state, std::vector<Desk>& desks, const Connection& connection);
+  // A connection, and who gets it. `full`: nobody had room, for one listener at least.
+  std::optional<Connection> next(State& state, std::vector<Desk>& desks, Desk*& desk, bool& full);
+  std::optional<Connection> accept_from(State& state, const std::string& key);
   static bool deliver(State& state, Desk& desk);
   void want_room(core::PoolId id, State& state);
-  void arm_doorbell(State& state);
+  void arm_doorbell(const std::string& key);
   void look_after(core::Duration wait);
   void look();
 
@@ -108,7 +117,7 @@ class Dispatcher {
   std::map<core::PoolId, State> pools_;
   std::map<core::WorkerId, core::Time> told_;
   std::minstd_rand random_;
-  bool starved_ = false;  // accept has failed, and that was said
+  bool starvation_told_ = false;
 };
 
 }  // namespace ostler::runtime

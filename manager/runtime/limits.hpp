@@ -60,6 +60,8 @@ inline constexpr core::Duration kQuick = std::chrono::microseconds(200);
 // One that has taken nothing for so long of what was handed to it gets nothing more: longer than a
 // busy machine keeps a process from running, or its connections would crowd at the others.
 inline constexpr core::Duration kStandsStill = milliseconds(100);
+// When nothing can be accepted for want of descriptors or memory, how soon it is tried again.
+inline constexpr core::Duration kAcceptAgain = milliseconds(100);
 // How soon after a hand-over it is looked whether it was taken.
 inline constexpr core::Duration kLookAtTaken = milliseconds(1);
 // How often it is looked what workers are at, while their pool's load is followed; and how long

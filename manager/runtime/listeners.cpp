@@ -406,12 +406,13 @@ bool Listeners::adjust(const std::string& key, const config::Listener& listener,
 namespace {
 
 // Whom nobody has, or only those who never accept again; the fullest one, if any.
-Member* free_member(std::vector<Member>& members, const std::set<core::WorkerId>& hopeless) {
+Member* free_member(std::vector<Member>& members, const std::set<core::WorkerId>& hopeless,
+                    bool beside = false) {
   Member* best = nullptr;
   std::int64_t most = -2;
   for (Member& member : members) {
     const bool free = std::ranges::includes(hopeless, member.owners);
-    if (!free || member.shared) continue;
+    if (!free || member.shared || (beside && member.nonblocking)) continue;
     const std::int64_t waiting = waiting_on(member.fd.get());
     if (waiting <= most) continue;
     most = waiting;
@@ -481,10 +482,13 @@ std::vector<int> Listeners::own(const std::string& key) {
   return fds;
 }
 
-int Listeners::share(const std::string& key, core::WorkerId worker, ListenError& error) {
+int Listeners::share(const std::string& key, core::WorkerId worker, ListenError& error,
+                     bool beside) {
   Socket& socket = sockets_.at(key);
+  beside = beside && socket.listener.address.kind == AddressKind::kTcp;
   const auto shared = std::ranges::find_if(socket.members, &Member::shared);
-  Member* member = shared == socket.members.end() ? free_member(socket.members, {}) : &*shared;
+  Member* member =
+      shared == socket.members.end() ? free_member(socket.members, {}, beside) : &*shared;
   if (member == nullptr) {
     if (!add(socket, error)) return -1;
     member = &socket.members.back();
@@ -494,9 +498,9 @@ int Listeners::share(const std::string& key, core::WorkerId worker, ListenError&
 }
 
 int Listeners::claim(const std::string& key, core::WorkerId worker,
-                     const std::set<core::WorkerId>& hopeless, ListenError& error) {
+                     const std::set<core::WorkerId>& hopeless, ListenError& error, bool beside) {
   Socket& socket = sockets_.at(key);
-  Member* member = free_member(socket.members, hopeless);
+  Member* member = free_member(socket.members, hopeless, beside);
   if (member == nullptr) {
     if (!add(socket, error)) return -1;
     member = &socket.members.back();

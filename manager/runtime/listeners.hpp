@@ -79,10 +79,13 @@ class Listeners {
                             ListenError& error);
   // The socket for a worker: the one that all share, or one of its own. A socket that nobody has
   // any more comes first, the fullest of them; else one is opened. `hopeless` workers never accept
-  // again. -1: error.
-  [[nodiscard]] int share(const std::string& key, core::WorkerId worker, ListenError& error);
+  // again. `beside`: the manager goes on accepting from its own where another can be opened, which
+  // is not so at a path. -1: error.
+  [[nodiscard]] int share(const std::string& key, core::WorkerId worker, ListenError& error,
+                          bool beside = false);
   [[nodiscard]] int claim(const std::string& key, core::WorkerId worker,
-                          const std::set<core::WorkerId>& hopeless, ListenError& error);
+                          const std::set<core::WorkerId>& hopeless, ListenError& error,
+                          bool beside = false);
   // A socket that nobody has, for connections to wait on while no worker is there. False: error.
   [[nodiscard]] bool spare(const std::string& key, ListenError& error);
   // Sockets that no worker has, for the manager to accept from: they do not block.

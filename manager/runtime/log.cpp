@@ -197,6 +197,7 @@ class StderrSink : public spdlog::sinks::base_sink<std::mutex> {
 class FileSink : public spdlog::sinks::base_sink<std::mutex> {
  public:
   explicit FileSink(std::string path) : path_(std::move(path)) {
+    formatter_ = std::make_unique<BareFormatter>();
     if (const int error = reopen(); error != 0) {
       throw std::system_error(error, std::generic_category(), "open " + path_);
     }
@@ -448,7 +449,6 @@ std::shared_ptr<spdlog::logger> worker_logger(const std::string& name) {
 std::shared_ptr<spdlog::logger> file_logger(const std::string& path) {
   auto sink = file_sink(path);
   if (sink == logs().main_file) return worker_logger("");
-  sink->set_formatter(std::make_unique<BareFormatter>());
   auto logger = make_logger("", sink);
   logger->set_level(spdlog::level::trace);
   return logger;

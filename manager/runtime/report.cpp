@@ -127,7 +127,7 @@ control::EventView Runtime::event_of(const core::Note& note) const {
   if (const std::string doing = doing_of(note.worker); !doing.empty()) add("doing", doing);
   switch (note.kind) {
     case core::NoteKind::kWorkerFailed:
-      add("retry_in", seconds(note.value));
+      if (note.value >= 0) add("retry_in", seconds(note.value));
       add("output", output_of(note.worker));
       break;
     case core::NoteKind::kWorkerWorn:
@@ -189,7 +189,8 @@ void Runtime::log_note(const core::Note& note) const {
       return spdlog::info("{} gone ({}): {}", worker, core::word(note.cause), why);
     case core::NoteKind::kWorkerFailed:
       return spdlog::error("{} {}; {}", worker, why,
-                           note.value == 0
+                           note.value < 0 ? std::string("not replaced")
+                           : note.value == 0
                                ? std::string("replaced at once")
                                : fmt::format("next try in {:.1f}s", seconds(note.value)));
     case core::NoteKind::kWorkerUnkillable:

@@ -105,7 +105,8 @@ void Runtime::handle(const control::Command& command, const Peer& peer,
     void operator()(const control::Livez&) const { respond(control::respond_live()); }
     void operator()(const control::Readyz&) const {
       const core::State& state = runtime.core_.state();
-      respond(control::respond_ready(core::word(core::manager_state(state))));
+      const bool ready = state.was_ready && !state.stopping;
+      respond(control::respond_ready(ready, core::word(core::manager_state(state))));
     }
   };
   std::visit(Visitor{*this, std::move(respond)}, command);
@@ -269,8 +270,11 @@ control::ReloadResult Runtime::reload_result(const core::Reply& reply) const {
     view.replaced = pool.replaced;
     view.took = std::chrono::duration<double>(pool.took).count();
     const auto cut = cut_.find(pool.pool);
-    if (pool.cut_off == 0) view.cut = 0;
-    if (pool.cut_off > 0 && cut != cut_.end()) view.cut = cut->second;
+    if (cut != cut_.end()) {
+      view.cut = cut->second;
+    } else if (pool.cut_off == 0) {
+      view.cut = 0;
+    }
     if (!pool.reason) continue;
     view.reason = core::describe(*pool.reason);
     view.output = output_of(pool.failed);

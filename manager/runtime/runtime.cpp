@@ -152,7 +152,7 @@ void Runtime::turn() {
   for (const core::Exited& exit : exits_) {
     const auto process = processes_.find(exit.worker);
     if (process == processes_.end()) continue;
-    process->second.channel->drain();
+    process->second.channel->read_to_end();
     if (process->second.output) process->second.output->drain();
     listeners_.release(exit.worker);  // whoever takes its place may get its sockets
   }

@@ -17,6 +17,7 @@ Steering::Hooks Runtime::steering_hooks() {
   hooks.standing = [this](core::WorkerId worker) { return standing(worker); };
   hooks.emptied = [this](core::WorkerId worker) { enqueue(core::QueueEmptied{worker}); };
   hooks.waited_for = [this](core::WorkerId worker) { waits_for(worker); };
+  hooks.accepted = [this](const std::string& key) { return dispatcher_.serves(key); };
   hooks.stranded = [this](const std::string& key) {
     for (const auto& [id, pool] : core_.state().pools) {
       if (pool.plan().accept == core::Accept::kDispatch) continue;  // we accept from that one
@@ -108,9 +109,10 @@ bool Runtime::give_sockets(const core::Spawn& action, const config::Pool& pool,
   }
   for (const config::Listener& listener : pool.listen) {
     const std::string key = Listeners::key(pool.name, listener);
+    const bool beside = dispatcher_.serves(key);
     const int fd = pool.accept == config::Accept::kReuseport
-                       ? listeners_.claim(key, action.worker, hopeless, failure)
-                       : listeners_.share(key, action.worker, failure);
+                       ? listeners_.claim(key, action.worker, hopeless, failure, beside)
+                       : listeners_.share(key, action.worker, failure, beside);
     if (fd < 0) return false;
   }
   return true;
@@ -125,17 +127,29 @@ void Runtime::share_out() {
 void Runtime::dispatch_connections() {
   std::map<core::PoolId, Dispatcher::Pool> pools;
   for (const auto& [id, pool] : core_.state().pools) {
-    const auto launch = launches_.find(pool.plan().launch);
-    if (pool.plan().accept != core::Accept::kDispatch || launch == launches_.end()) continue;
-    Dispatcher::Pool& dispatched = pools[id];
-    dispatched.policy = launch->second->pool.dispatch;
-    dispatched.keys = pool.plan().listeners;
+    Dispatcher::Pool dispatched;
+    const auto add = [&](const std::vector<std::string>& keys) {
+      for (const std::string& key : keys) {
+        if (std::ranges::count(dispatched.keys, key) == 0) dispatched.keys.push_back(key);
+      }
+    };
+    // Until the generation that is wanted has come up, the one that serves goes on as it is.
     for (const auto& [worker, known] : pool.workers) {
       const auto process = processes_.find(worker);
       if (process == processes_.end() || !known.ready()) continue;
       if (process->second.launch->pool.accept != config::Accept::kDispatch) continue;
+      dispatched.policy = process->second.launch->pool.dispatch;
       dispatched.workers.emplace(worker, process->second.channel);
+      add(process->second.channel->listeners());
     }
+    const auto launch = launches_.find(pool.plan().launch);
+    const bool wanted = pool.plan().accept == core::Accept::kDispatch && launch != launches_.end();
+    if (!wanted && dispatched.workers.empty()) continue;
+    if (wanted) {
+      dispatched.policy = launch->second->pool.dispatch;
+      add(pool.plan().listeners);
+    }
+    pools.emplace(id, std::move(dispatched));
   }
   dispatcher_.serve(std::move(pools));
   for (auto& [pool, connections] : std::exchange(left_behind_, {})) {
@@ -169,8 +183,11 @@ void Runtime::steer_listeners() {
   for (const auto& [id, pool] : core_.state().pools) {
     for (const auto& [generation, plan] : pool.generations) {
       for (const std::string& key : plan.listeners) {
-        const bool several = listeners_.members(key).size() > 1;
-        if (plan.accept == core::Accept::kReuseport || several) keys.insert(key);
+        // None: a pool that is removed has its listeners closed while its workers drain.
+        const std::size_t sockets = listeners_.members(key).size();
+        if (sockets > 1 || (sockets == 1 && plan.accept == core::Accept::kReuseport)) {
+          keys.insert(key);
+        }
       }
     }
   }

@@ -20,6 +20,7 @@ struct Steering::Place {
   int fd = -1;
   Seat seat = Seat::kGone;
   core::WorkerId worker;
+  bool accepted = false;  // by the manager
   std::int64_t waiting = 0;
   core::Time since{};      // with waiting: nothing was accepted since
   bool room = true;        // its scoreboard says nothing else
@@ -102,6 +103,7 @@ std::vector<Steering::Place> Steering::places(const std::string& key, Group& gro
   polled_.clear();
   for (const Member& member : members) polled_.push_back({member.fd.get(), POLLIN, 0});
   ::poll(polled_.data(), polled_.size(), 0);
+  const bool accepted = hooks_.accepted(key);
   for (std::size_t i = 0; i < members.size(); ++i) {
     const Member& member = members[i];
     Place place;
@@ -109,6 +111,7 @@ std::vector<Steering::Place> Steering::places(const std::string& key, Group& gro
     count(group, place.fd, polled_[i].revents != 0);
     place.waiting = group.queues[place.fd].length;
     place.since = group.queues[place.fd].since;
+    place.accepted = accepted && member.owners.empty();
     for (const core::WorkerId owner : member.owners) {
       const Standing standing = hooks_.standing(owner);
       if (standing.seat > place.seat && place.worker) continue;  // the best of them counts
@@ -140,7 +143,8 @@ std::vector<std::size_t> which(const Places& places, Fits fits) {
 }  // namespace
 
 // The first of these that is not empty: ready and idle; ready and with the shortest queue, unless
-// it stands still; starting; a socket that nobody has, where connections wait for the next worker.
+// it stands still; one that the manager accepts from; starting; a socket that nobody has, where
+// connections wait for the next worker.
 void Steering::select(const std::string& key, Group& group, std::vector<Place>& places) {
   const auto ready = [](const Place& place) { return place.seat == Seat::kReady; };
   const core::Time suspect = now() - limits::kSuspect;
@@ -165,6 +169,10 @@ void Steering::select(const std::string& key, Group& group, std::vector<Place>& 
     });
   }
   if (chosen.empty()) chosen = which(places, ready);
+  if (chosen.empty()) {
+    chosen = which(places, [](const Place& place) { return place.accepted; });
+    if (chosen.size() > 1) chosen.erase(chosen.begin() + 1, chosen.end());
+  }
   if (chosen.empty()) {
     chosen = which(places, [](const Place& place) { return place.seat == Seat::kStarting; });
   }
@@ -229,7 +237,8 @@ void Steering::mind_the_free(const std::string& key, Group& group,
   std::optional<std::size_t> useless;
   for (std::size_t i = 0; i < places.size(); ++i) {
     const Place& place = places[i];
-    if (place.worker || std::ranges::binary_search(group.selected, i)) {
+    const bool served = place.worker || (place.accepted && place.waiting > 0);
+    if (served || std::ranges::binary_search(group.selected, i)) {
       group.free_since.erase(place.fd);
       continue;
     }
@@ -269,9 +278,12 @@ void Steering::rest(const std::string& key, Group& group, const std::vector<Plac
 std::optional<Steering::Queue> Steering::queue(core::WorkerId worker) const {
   std::optional<Queue> worst;
   for (const auto& [key, group] : groups_) {
-    const auto found = group.queues.find(listeners_.fd(key, worker));
-    if (found == group.queues.end() || found->second.length == 0) continue;
-    if (!worst || found->second.since < worst->since) worst = found->second;
+    for (const Member& member : listeners_.members(key)) {
+      if (!member.owners.contains(worker)) continue;
+      const auto found = group.queues.find(member.fd.get());
+      if (found == group.queues.end() || found->second.length == 0) continue;
+      if (!worst || found->second.since < worst->since) worst = found->second;
+    }
   }
   return worst;
 }

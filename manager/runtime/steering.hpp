@@ -47,6 +47,8 @@ class Steering {
   // May not call back into Steering.
   struct Hooks {
     std::function<Standing(core::WorkerId)> standing;
+    // The manager itself accepts, for workers, from the sockets that nobody has.
+    std::function<bool(const std::string& key)> accepted;
     std::function<void(core::WorkerId)> emptied;
     std::function<void(core::WorkerId)> waited_for;        // connections wait for it
     std::function<void(const std::string& key)> stranded;  // on a socket that nobody has

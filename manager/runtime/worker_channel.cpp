@@ -58,8 +58,9 @@ WorkerChannel::WorkerChannel(boost::asio::io_context& context, WorkerEnds& worke
   static_cast<void>(ours.release());
 }
 
-void WorkerChannel::start(Hooks hooks) {
+void WorkerChannel::start(Hooks hooks, std::vector<std::string> listeners) {
   hooks_ = std::move(hooks);
+  listeners_ = std::move(listeners);
   since_ = std::chrono::steady_clock::now();
   wait();
 }
@@ -71,6 +72,12 @@ void WorkerChannel::wait() {
                        self->drain();
                        if (self->socket_.is_open()) self->wait();
                      });
+}
+
+// Whoever may still hold the other end cannot make it last: every message is counted or asked for.
+void WorkerChannel::read_to_end() {
+  while (socket_.is_open() && receive_one()) {
+  }
 }
 
 void WorkerChannel::drain() {
@@ -88,7 +95,11 @@ bool WorkerChannel::receive_one() {
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * OSTLER_BATCH)> control{};
   header.msg_control = control.data();
   header.msg_controllen = control.size();
-  const ssize_t size = ::recvmsg(socket_.native_handle(), &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  ssize_t size = -1;
+  // A worker that ended with something unread: that is said once, and before what it had sent.
+  do {
+    size = ::recvmsg(socket_.native_handle(), &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  } while (size < 0 && errno == ECONNRESET);
   if (size < 0) {
     if (errno != EAGAIN && errno != EINTR) close();
     return false;
@@ -146,10 +157,13 @@ void WorkerChannel::take_returned(const ostler_message& message,
   if (descriptors.empty() || descriptors.size() != message.count || descriptors.size() > known) {
     return give_up("connections back that it was not given");
   }
+  if (message.value >= listeners_.size()) {
+    return give_up("connections back of a listener that it does not have");
+  }
   std::vector<Connection> connections;
   for (UniqueFd& fd : descriptors) {
     if (!is_connection(fd.get())) return give_up("something back that is not a connection");
-    connections.push_back({std::move(fd), static_cast<std::size_t>(message.value)});
+    connections.push_back({std::move(fd), listeners_[message.value]});
   }
   returned_ += connections.size();
   hooks_.returned(std::move(connections));
@@ -197,8 +211,11 @@ int WorkerChannel::dispatch(std::vector<Connection>& connections) {
   std::vector<int> descriptors;
   descriptors.reserve(connections.size());
   for (const Connection& connection : connections) descriptors.push_back(connection.fd.get());
+  // What came in by a listener that its generation does not have any more counts as the first's.
+  const auto listener = std::ranges::find(listeners_, connections.front().listener);
+  const auto index = static_cast<std::uint64_t>(listener - listeners_.begin());
   const int error = send({OSTLER_DISPATCH, static_cast<std::uint32_t>(descriptors.size()),
-                          connections.front().listener},
+                          index < listeners_.size() ? index : 0},
                          descriptors);
   if (error != 0) return error;
   if (untaken_.empty()) untaken_since_ = now();

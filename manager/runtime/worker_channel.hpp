@@ -24,10 +24,10 @@
 
 namespace ostler::runtime {
 
-// A client's connection, and which of the pool's listeners it came in by.
+// A client's connection, and the key of the listener it came in by.
 struct Connection {
   UniqueFd fd;
-  std::size_t listener = 0;
+  std::string listener;
 };
 
 class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
@@ -48,10 +48,13 @@ class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
   // Throws std::system_error.
   WorkerChannel(boost::asio::io_context& context, WorkerEnds& worker_ends);
 
-  // From now on messages are delivered as they come.
-  void start(Hooks hooks);
+  // From now on messages are delivered as they come. `listeners`: the keys of those that the worker
+  // serves, in the order in which it counts them.
+  void start(Hooks hooks, std::vector<std::string> listeners);
   // Delivers what is waiting now: what the worker said before it said something elsewhere.
   void drain();
+  // Delivers all that a worker which is gone has left, the connections it gave back among it.
+  void read_to_end();
   void close();
 
   // Hands the worker a connection of the manager's own. Returns 0 or errno (EPIPE: closed, or
@@ -70,6 +73,7 @@ class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
   std::vector<Connection> take_back();
   // The stop signal follows: what it serves idle connections for is over.
   [[nodiscard]] int tell_to_return();
+  [[nodiscard]] const std::vector<std::string>& listeners() const { return listeners_; }
   // It is to say when it has room.
   void want_room();
 
@@ -92,6 +96,7 @@ class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
   Scoreboard scoreboard_;
   boost::asio::posix::stream_descriptor socket_;
   Hooks hooks_;
+  std::vector<std::string> listeners_;
   bool speaks_ = false;
   bool asked_for_room_ = false;
   std::deque<Connection> untaken_;

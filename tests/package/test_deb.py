@@ -25,7 +25,8 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def machine(make_root):
+def machine(make_root, packages):
+    packages("ostler", ".deb")  # without it there is nothing to see
     made = Machine(make_root())
     made.root.apt("update")
     made.before = made.root.files()

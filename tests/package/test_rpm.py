@@ -144,7 +144,7 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def machine(make_root):
+def machine(make_root, rpm_files):  # pylint: disable=unused-argument
     made = Machine(make_root())
     yield made
     if made.service is not None and made.service.process.poll() is None:

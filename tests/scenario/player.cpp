@@ -446,7 +446,7 @@ void Player::tell(const Note& note) {
     case NoteKind::kWorkerFailed:
       lines_.push_back(
           who + " " + why +
-          (note.value == 0 ? "" : "; next try in " + std::to_string(note.value) + "ms"));
+          (note.value <= 0 ? "" : "; next try in " + std::to_string(note.value) + "ms"));
       break;
     case NoteKind::kWorkerUnkillable:
       lines_.push_back(who + " does not end on SIGKILL");

@@ -335,6 +335,8 @@ void Oracle::died(const Worker& worker, Departed& departed) {
       wait(0);
       rollout.earliest = departed.earliest;
       rollout.latest = departed.latest;
+    } else {
+      departed.earliest = departed.latest = now_ - std::chrono::milliseconds(1);  // said as -1
     }
     return;
   }

@@ -93,7 +93,9 @@ def test_attempts_says_how_often_a_new_worker_may_fail(manager):
     with one.events() as events:
         assert one.reload()["outcome"] == "rolled_back"
         events.wait("reload.finished")
-    assert len(events.named("worker.failed", generation=2)) == 3
+    failed = events.named("worker.failed", generation=2)
+    assert ["retry_in" in event for event in failed] == [True, True, False]
+    assert "; not replaced" in one.log()
 
 
 def test_a_reload_goes_on_if_a_later_attempt_succeeds(manager):

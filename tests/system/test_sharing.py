@@ -95,6 +95,52 @@ def test_a_pool_changes_its_way_under_load_and_loses_nothing(manager, load, befo
     assert one.fetch()[0] == 200
 
 
+@pytest.mark.parametrize("change", [
+    {"accept": "shared"}, {"accept": "reuseport"},
+    {"listen": [ANY_PORT, {"address": ANY_PORT, "name": "second"}]}])
+def test_the_generation_that_serves_goes_on_until_another_has_come_up(manager, change):
+    one = manager({"web": in_class("threads", 2, accept="dispatch")})
+    first = set(one.pids())
+    pool = one.config["pools"]["web"]
+    pool |= {**change, "warmup": ["GET /slow?ms=2000"], "timeouts": {"start": "1s"},
+             "replace": {"attempts": 1}}
+    one.write()
+    answers = []
+
+    def ask_for_the_new():
+        answers.append(one.reload())
+
+    for outcome in ("rolled_back", "reloaded"):
+        reloading = threading.Thread(target=ask_for_the_new)
+        with one.events() as events:
+            reloading.start()
+            events.wait("worker.starting")
+            served = [one.fetch("/pid", timeout=1) for _ in range(20)]
+            assert {int(body) for _, body in served} <= first
+            assert one.pool()["state"] == "reloading"
+        reloading.join()
+        assert answers.pop()["outcome"] == outcome
+        assert one.fetch()[0] == 200
+        pool["timeouts"] = {"start": "20s"}
+        one.write()
+    assert not set(one.pids()) & first
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_pool_is_removed_under_load_and_the_others_go_on(manager, load, model):
+    one = manager({"web": in_class("threads", 2), "old": in_class("async", 2, accept=model)})
+    clients = load(one.address(), clients=2)
+    slow = threading.Thread(target=one.fetch, args=("/slow?ms=500", "old"))
+    slow.start()
+    eventually(lambda: sum(each["active"] for each in one.workers("old")) == 1)
+    del one.config["pools"]["old"]
+    assert one.write().reload()["outcome"] == "reloaded"
+    slow.join()
+    eventually(lambda: "old" not in one.status()["pools"])
+    assert one.reload()["outcome"] == "reloaded"
+    assert clients.stop()["lost"] == 0
+
+
 def test_nobody_sees_a_close_while_workers_are_replaced(manager):
     one = manager({"web": in_class("async", 2, accept="dispatch")})
     clients = [connect(one.address()) for _ in range(8)]
@@ -203,6 +249,19 @@ def test_a_worker_that_accepts_nothing_is_found_by_its_queue(manager, load, name
     tally = clients.stop()
     # What it was serving: an event loop, something of each client at most.
     assert tally["lost"] <= (8 if name == "uvicorn" else 1), tally
+
+
+def test_what_waits_in_one_pool_is_no_fault_of_anothers_workers(manager):
+    one = manager({"web": in_class("async", 1, accept="reuseport"),
+                   "api": in_class("threads", 2, timeouts={"heartbeat": "1s"})})
+    pids = one.pids("api")
+    assert one.post("/v1/pools/web/scale", {"workers": 0}).status == 200
+    one.settle()
+    with connect(one.address()) as waiting:
+        waiting.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _ in range(4):  # it works, so it is looked after
+            assert one.fetch("/slow?ms=600", "api")[0] == 200
+    assert one.pids("api") == pids
 
 
 def test_a_worker_that_takes_nothing_gets_no_more(manager, load):
@@ -387,4 +446,3 @@ def test_a_worker_can_listen_on_ipv6_too(manager, load):
     clients = load(f"tcp://127.0.0.1:{port}", clients=3)
     assert one.reload()["outcome"] == "reloaded"
     assert clients.stop()["lost"] == 0
-    assert not threading.main_thread().ident is None

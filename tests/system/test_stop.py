@@ -143,6 +143,9 @@ def test_no_exit_while_one_pool_works(manager):
     assert one.pool("good")["ready"] == 1
     assert one.status()["state"] == "starting"
     assert one.get("/readyz").status == 503 and one.get("/livez").status == 200
+    assert one.post("/v1/reload?wait=false").status == 202
+    eventually(lambda: one.status()["state"] == "reloading" or "rolled back" in one.log())
+    assert one.get("/readyz").status == 503  # a reload makes nothing ready that never was
 
 
 def test_usr2_is_no_danger(manager):

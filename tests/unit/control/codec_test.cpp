@@ -224,10 +224,10 @@ TEST_CASE("other answers") {
   CHECK(respond(Done{"accepted", {}}, 202).status == 202);
   CHECK(respond(some_status()).body.back() == '\n');
   CHECK(respond_live().status == 200);
-  CHECK(respond_ready("running").status == 200);
-  CHECK(respond_ready("reloading").status == 200);
-  CHECK(respond_ready("starting").status == 503);
-  CHECK(respond_ready("stopping").body == "{\"status\":\"stopping\"}\n");
+  CHECK(respond_ready(true, "running").status == 200);
+  CHECK(respond_ready(true, "reloading").status == 200);
+  CHECK(respond_ready(false, "starting").status == 503);
+  CHECK(respond_ready(false, "stopping").body == "{\"status\":\"stopping\"}\n");
   const Response refused = respond(method_not_allowed("PUT", "/v1/stop", "POST"));
   CHECK(refused.status == 405);
   CHECK(refused.allow == "POST");

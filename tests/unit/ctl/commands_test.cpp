@@ -116,10 +116,12 @@ TEST_CASE("reload without waiting") {
                        {"POST /v1/pools/web/reload?wait=false",
                         problem(503, "The manager is stopping", "not done")}});
   check(run_at(manager.socket(), {"reload", "--no-wait"}), 0, "the reload has begun\n", "");
+  check(run_at(manager.socket(), {"--json", "reload", "--no-wait"}), 0,
+        "{\"outcome\":\"accepted\"}\n", "");
   check(run_at(manager.socket(), {"reload", "--no-wait", "web"}), 1, "",
         "ostlerctl: The manager is stopping: not done\n");
-  CHECK(manager.requests() ==
-        Requests{"POST /v1/reload?wait=false", "POST /v1/pools/web/reload?wait=false"});
+  CHECK(manager.requests() == Requests{"POST /v1/reload?wait=false", "POST /v1/reload?wait=false",
+                                       "POST /v1/pools/web/reload?wait=false"});
 }
 
 TEST_CASE("a reload that is rolled back: exit code 1, the reason, the last lines") {

@@ -36,7 +36,7 @@ struct Fixture {
     hooks.returned = [this](std::vector<runtime::Connection> connections) {
       for (auto& connection : connections) returned.push_back(std::move(connection));
     };
-    channel->start(std::move(hooks));
+    channel->start(std::move(hooks), {"a", "b", "c", "d"});
   }
   void say(std::uint32_t type, std::uint64_t value = 0) const {
     const ostler_message message{type, 0, value};
@@ -283,11 +283,12 @@ void take(const Fixture& with, std::uint64_t taken) {
   ::munmap(page, OSTLER_SCOREBOARD_SIZE);
 }
 
-void give_back(const Fixture& with, int descriptor, std::uint32_t count = 1) {
+void give_back(const Fixture& with, int descriptor, std::uint32_t count = 1,
+               std::uint64_t listener = 0) {
   Packet packet;
   packet.message.type = OSTLER_RETURN;
   packet.message.count = count;
-  packet.message.value = 0;
+  packet.message.value = listener;
   packet.put(descriptor);
   REQUIRE(::sendmsg(with.ends.channel.get(), &packet.header, 0) > 0);
   with.channel->drain();
@@ -422,7 +423,7 @@ TEST_CASE("a batch comes back with its listener; a message with more is none") {
   SUBCASE("a whole batch") {
     give_back_often(with, back.connection.fd.get(), OSTLER_BATCH);
     REQUIRE(with.returned.size() == OSTLER_BATCH);
-    CHECK(with.returned.front().listener == 3);
+    CHECK(with.returned.front().listener == "d");
     CHECK(with.broken.empty());
   }
   SUBCASE("one more") {
@@ -433,6 +434,36 @@ TEST_CASE("a batch comes back with its listener; a message with more is none") {
     CHECK(with.broken == "a message of another size, or with too many descriptors");
     CHECK(::fcntl(next, F_GETFD) == -1);  // no descriptor was kept
   }
+}
+
+TEST_CASE("connections back of a listener that the worker does not have are none") {
+  Fixture with;
+  std::vector<Client> clients(1);
+  hand_over(with, clients);
+  take(with, 1);
+  const Client back;
+  give_back(with, back.connection.fd.get(), 1, 4);
+  CHECK(with.returned.empty());
+  CHECK(with.broken == "connections back of a listener that it does not have");
+}
+
+TEST_CASE("what a worker gave back before it ended is read to the end") {
+  Fixture with;
+  constexpr int kMany = 10;  // what the kernel queues by default
+  std::vector<Client> clients(kMany);
+  hand_over(with, clients);
+  take(with, kMany);
+  const Client back;
+  for (int i = 0; i < kMany; ++i) {
+    Packet packet;
+    packet.message = {OSTLER_RETURN, 1, 0};
+    packet.put(back.connection.fd.get());
+    REQUIRE(::sendmsg(with.ends.channel.get(), &packet.header, 0) > 0);
+  }
+  with.ends.channel.reset();
+  with.channel->read_to_end();
+  CHECK(with.returned.size() == kMany);
+  CHECK_FALSE(with.channel->is_open());
 }
 
 TEST_CASE("that connections come back is no flood") {

@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 #include <netinet/in.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <boost/asio/io_context.hpp>
@@ -12,6 +13,7 @@
 #include <deque>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "config/src/address.hpp"
@@ -29,7 +31,8 @@ namespace {
 
 // A worker's hands on the other ends of its channel.
 struct Worker {
-  Worker(boost::asio::io_context& context, Dispatcher& dispatcher, core::PoolId pool) {
+  Worker(boost::asio::io_context& context, Dispatcher& dispatcher, core::PoolId pool,
+         std::vector<std::string> keys) {
     channel = std::make_shared<WorkerChannel>(context, ends);
     void* const memory = ::mmap(nullptr, OSTLER_SCOREBOARD_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
                                 ends.scoreboard.get(), 0);
@@ -40,7 +43,7 @@ struct Worker {
     hooks.broken = [](const std::string& reason) { FAIL(reason); };
     hooks.room = [&dispatcher, pool] { dispatcher.has_room(pool); };
     hooks.returned = [](std::vector<runtime::Connection>) {};
-    channel->start(std::move(hooks));
+    channel->start(std::move(hooks), std::move(keys));
     say(OSTLER_HELLO, OSTLER_PROTOCOL_VERSION);
     channel->drain();
   }
@@ -60,6 +63,7 @@ struct Worker {
     std::uint64_t count = 0;
     while (::recv(ends.channel.get(), &message, sizeof message, MSG_DONTWAIT) > 0) {
       if (message.type == OSTLER_DISPATCH) count += message.count;
+      if (message.type == OSTLER_DISPATCH) listener = message.value;
     }
     page->taken += count;
     page->connections += count;
@@ -69,6 +73,7 @@ struct Worker {
   WorkerChannel::WorkerEnds ends;
   std::shared_ptr<WorkerChannel> channel;
   ostler_scoreboard* page = nullptr;
+  std::uint64_t listener = 0;  // of what it took last
 };
 
 struct Fixture {
@@ -81,7 +86,7 @@ struct Fixture {
     runtime::ListenError error;
     REQUIRE(listeners.open(key, listener, error));
     for (int i = 0; i < count; ++i) {
-      workers.emplace_back(context, dispatcher, pool);
+      workers.emplace_back(context, dispatcher, pool, std::vector{key});
       workers.back().page->capacity = capacity;
       workers.back().page->concurrency = capacity == 1 ? 1 : 0;
     }
@@ -202,7 +207,7 @@ TEST_CASE("what comes back, or was left by one that is gone, goes to others befo
   with.serve();
   with.dispatcher.give_to_others(with.pool, std::move(left));
   CHECK(with.dispatcher.homeless(with.pool) == 2);
-  with.workers.emplace_back(with.context, with.dispatcher, with.pool);
+  with.workers.emplace_back(with.context, with.dispatcher, with.pool, std::vector{with.key});
   with.workers.back().page->capacity = 2;
   with.connect(3);
   with.serve();
@@ -269,6 +274,85 @@ TEST_CASE("from a pool that is gone nothing is accepted") {
   with.run();
   CHECK(with.take() == Counts{0});
   CHECK(runtime::waiting_on(with.listeners.fd(with.key)) == 1);
+}
+
+TEST_CASE("a generation gets what came in by its own listeners, as it counts them") {
+  Fixture with(0, 0);
+  config::Listener listener;
+  listener.address = *config::parse_address("tcp://127.0.0.1:0").address;
+  runtime::ListenError error;
+  const std::string other = Listeners::key("other", listener);
+  REQUIRE(with.listeners.open(other, listener, error));
+  with.workers.emplace_back(with.context, with.dispatcher, with.pool, std::vector{with.key});
+  with.workers.emplace_back(with.context, with.dispatcher, with.pool, std::vector{other, with.key});
+  for (Worker& worker : with.workers) worker.page->capacity = 100;
+  with.workers[0].page->connections = 50;
+  with.serve();
+  with.connect(2);
+  with.run();
+  CHECK(with.take() == Counts{0, 2});
+  CHECK(with.workers[1].listener == 1);
+  with.workers[0].page->connections = 0;
+  with.workers[1].page->connections = 50;
+  with.connect(2);
+  with.run();
+  CHECK(with.take() == Counts{2, 0});
+  CHECK(with.workers[0].listener == 0);
+  SUBCASE("what nobody serves any more goes to anybody") {
+    std::vector<runtime::Connection> left(1);
+    left.front() = {UniqueFd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)), "gone"};
+    with.dispatcher.give_to_others(with.pool, std::move(left));
+    with.run();
+    CHECK(with.take() == Counts{1, 0});
+  }
+  SUBCASE("what only full workers serve stays where it is, and does not hold up the rest") {
+    with.workers[1].page->connections = 100;
+    Dispatcher::Pool wanted;
+    wanted.keys = {other, with.key};
+    wanted.workers = {{core::WorkerId{1}, with.workers[0].channel},
+                      {core::WorkerId{2}, with.workers[1].channel}};
+    with.dispatcher.serve({{with.pool, std::move(wanted)}});
+    const std::string first = std::exchange(with.key, other);
+    with.connect(1);
+    with.run();
+    CHECK(with.take() == Counts{0, 0});
+    with.key = first;
+    with.connect(1);
+    with.run();  // the doorbell rings for this one alone
+    CHECK(with.take() == Counts{1, 0});
+  }
+}
+
+TEST_CASE("without a descriptor to be had, it is tried again after a while and not all the time") {
+  Fixture with(1, 100);
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  with.connect(2);
+  const UniqueFd next(::dup(0));
+  const rlimit none{static_cast<rlim_t>(next.get()), before.rlim_max};
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &none) == 0);
+  with.context.restart();
+  const std::size_t handlers = with.context.run_for(250ms);
+  CHECK(with.take() == Counts{0});
+  CHECK(handlers < 20);
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+  with.run(150ms);
+  CHECK(with.take() == Counts{2});
+}
+
+TEST_CASE("whoever was passed over and goes on gets what waits, without a word from anybody") {
+  Fixture with(2, 2);
+  with.workers[0].page->connections = 1;  // two for him and one for the other at first
+  with.connect(1);
+  with.run();
+  with.workers[0].page->connections = 2;
+  with.run(150ms);  // the second takes nothing
+  with.connect(1);
+  with.run();
+  CHECK(runtime::waiting_on(with.listeners.fd(with.key)) == 1);
+  CHECK(with.workers[1].take() == 1);
+  with.run(250ms);
+  CHECK(with.workers[1].take() == 1);
 }
 
 // How many connections a worker of class sync gets that is busy with one, and has done so many
