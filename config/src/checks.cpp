@@ -37,6 +37,7 @@ class PoolCheck {
     check_tokens();
     check_restart();
     check_account();
+    check_output();
     for (std::size_t i = 0; i < pool_.listen.size(); ++i) check_listener(i);
     check_fastcgi();
     check_accept();
@@ -194,6 +195,22 @@ class PoolCheck {
                             " has no entry in the user database, so its group is not known; give "
                             "a 'group:' too");
     }
+  }
+
+  // Root opens it, so the workers must not be able to make that another file.
+  void check_output() {
+    if (!trusted_ || pool_.output.mode != OutputMode::kFile || !pool_.user) return;
+    if (faulty("output") || faulty("user") || faulty("group")) return;
+    const Account account = account_of(*pool_.user, pool_.group);
+    if (account.uid == 0) return;
+    const std::string folder = folder_writable_by(account, pool_.output.path);
+    if (folder.empty()) return;
+    fault(at("output"), quote(pool_.output.path) + " may be led elsewhere by " +
+                            quote(user_text(account.uid)) + ", who may write the folder " +
+                            quote(folder) +
+                            ", and the manager opens it as root; take a folder that only root may "
+                            "write, such as /var/log/" +
+                            pool_.name);
   }
 
   [[nodiscard]] std::string may_not_switch(std::string_view what, const std::string& name) const {

@@ -7,6 +7,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <climits>
@@ -136,6 +137,33 @@ std::string absolute_path(const std::string& path, const std::string& folder) {
   std::string out = (std::filesystem::path(folder) / path).lexically_normal().string();
   while (out.size() > 1 && out.ends_with('/')) out.pop_back();
   return out;
+}
+
+namespace {
+
+bool may_write(const Account& account, const struct stat& status, const std::string& path) {
+  if (status.st_uid == account.uid) return true;
+  if ((status.st_mode & S_IWOTH) != 0 && (status.st_mode & S_ISVTX) == 0) return true;
+  if ((status.st_mode & S_IWGRP) == 0) return false;
+  return has_access_list(path) || std::ranges::count(account.groups, status.st_gid) > 0;
+}
+
+}  // namespace
+
+std::string folder_writable_by(const Account& account, const std::string& path) {
+  std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  const std::unique_ptr<char, decltype(&std::free)> real(realpath(folder.c_str(), nullptr),
+                                                         &std::free);
+  for (const std::filesystem::path& way : {folder, std::filesystem::path(real ? real.get() : "")}) {
+    std::filesystem::path part;
+    for (const std::filesystem::path& name : way) {
+      part /= name;
+      struct stat status {};
+      if (stat(part.c_str(), &status) != 0) break;  // that it is not there, is for others to say
+      if (may_write(account, status, part)) return part;
+    }
+  }
+  return {};
 }
 
 FileText read_file(const std::string& path, bool trusted) {

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "config/src/host.hpp"
+
 namespace ostler::config {
 
 constexpr std::size_t kMaxFileBytes = 1024 * 1024;
@@ -21,6 +23,10 @@ struct FileText {
 // Reads a regular file of at most kMaxFileBytes. TRUSTED: also refuses one that anybody but root
 // may write or put another in the place of; what is checked is the file that is read.
 FileText read_file(const std::string& path, bool trusted);
+
+// The first folder on the way to PATH, links followed, that ACCOUNT may write: it could put
+// something else in the place of what lies below. Empty: none.
+std::string folder_writable_by(const Account& account, const std::string& path);
 
 struct Matches {
   std::vector<std::string> files;  // in order

@@ -127,14 +127,24 @@ std::optional<gid_t> find_group(const std::string& name) {
   return entry->gr_gid;
 }
 
+Account account_of(const std::string& user, const std::optional<std::string>& group) {
+  Account account;
+  account.uid = find_user(user).value_or(UserId{}).uid;
+  if (const passwd* entry = getpwuid(account.uid); entry != nullptr) {
+    const std::string name = entry->pw_name;
+    const gid_t own = entry->pw_gid;
+    int count = 0;
+    getgrouplist(name.c_str(), own, nullptr, &count);
+    account.groups.resize(static_cast<std::size_t>(count));
+    getgrouplist(name.c_str(), own, account.groups.data(), &count);
+  }
+  if (const auto gid = group ? find_group(*group) : std::nullopt) account.groups.push_back(*gid);
+  return account;
+}
+
 std::string user_text(uid_t uid) {
   const passwd* entry = getpwuid(uid);
   return entry == nullptr ? std::to_string(uid) : entry->pw_name;
-}
-
-std::string group_text(gid_t gid) {
-  const group* entry = getgrgid(gid);
-  return entry == nullptr ? std::to_string(gid) : entry->gr_name;
 }
 
 Found find_executable(const std::string& command, const std::string& path,

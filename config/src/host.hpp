@@ -36,8 +36,14 @@ struct UserId {
 };
 std::optional<UserId> find_user(const std::string& name);
 std::optional<gid_t> find_group(const std::string& name);
+// Whom a worker runs as: USER, who is known to exist, in all groups that the user database knows of
+// and in GROUP.
+struct Account {
+  uid_t uid = 0;
+  std::vector<gid_t> groups;
+};
+Account account_of(const std::string& user, const std::optional<std::string>& group);
 std::string user_text(uid_t uid);  // the name, or the number if there is none
-std::string group_text(gid_t gid);
 
 // Finds an executable: PATH's folders are searched if COMMAND has no slash (relative ones are
 // skipped), else it is taken relative to FOLDER.

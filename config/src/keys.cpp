@@ -323,10 +323,8 @@ std::span<const Key<FileDraft>> file_keys() {
                        walk_section(reader, at, log_keys(), out.config.log);
                      }},
       Key<FileDraft>{{"include", "[]", "files whose pools are added; relative to this file"},
-                     [](Reader& reader, const At& at, FileDraft& out) {
-                       if (at.node->kind == NodeKind::kList) {
-                         out.include = at;
-                       } else {
+                     [](Reader& reader, const At& at, FileDraft&) {  // read before (load.cpp)
+                       if (at.node->kind != NodeKind::kList) {
                          reader.wrong(at, "a list such as [conf.d/*.yaml]");
                        }
                      }},

@@ -17,8 +17,7 @@ namespace ostler::config {
 
 enum class Stage {
   kBuilt,
-  kDefaultOnly,  // the default may be written out; anything else is not available yet
-  kLater,        // not available yet, whatever its value
+  kLater,  // not available yet
 };
 
 struct KeyInfo {
@@ -45,8 +44,7 @@ struct PoolDraft {
 // A whole document, pools and includes left for the loader.
 struct FileDraft {
   Config config;
-  At include;  // a list, once the document was read without a fault there; null nodes: not given
-  At defaults;
+  At defaults;  // null nodes: not given
   At pools;
 };
 

@@ -16,7 +16,6 @@ std::string unknown_key(std::string_view key, std::span<const std::string_view> 
 }
 
 void read_unavailable(Reader& reader, const Entry& entry, const At& value, const KeyInfo& info) {
-  if (info.stage == Stage::kDefaultOnly && is_off(*value.node)) return;
   reader.later(entry.place, value.path, info.name);
 }
 

@@ -19,7 +19,6 @@ struct Arguments {
   std::vector<std::pair<std::string, std::string>> keys;  // ad hoc
   std::vector<std::string> command;                       // ad hoc
   std::vector<config::Override> overrides;                // --set
-  std::optional<std::string> socket;                      // --socket with a file
   std::string trace;
 };
 

@@ -76,7 +76,6 @@ Figures Scoreboard::figures(core::Time now) const {
   figures.requests = std::min(load(page_->requests), limits::kMostRequests);
   figures.connections = std::min(load(page_->connections), limits::kMostConnections);
   figures.active = std::min(load(page_->active), limits::kMostConnections);
-  figures.taken = load(page_->taken);
   figures.capacity = std::min<std::uint64_t>(load(page_->capacity), limits::kMostConnections);
   figures.concurrency = std::min(load(page_->concurrency), limits::kMostConnections);
   if (figures.active > 0) figures.busy_since = known(load(page_->busy_since), now);

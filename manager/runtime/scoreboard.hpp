@@ -35,7 +35,6 @@ struct Figures {
   std::uint64_t requests = 0;
   std::uint64_t connections = 0;
   std::uint64_t active = 0;
-  std::uint64_t taken = 0;        // connections that were handed to it
   std::uint64_t capacity = 0;     // the most connections that it has open
   std::uint64_t concurrency = 0;  // the most requests that it serves at a time; 0: its CPU decides
   std::optional<core::Time> busy_since;
@@ -52,7 +51,7 @@ class Scoreboard {
 
   // No number is larger than what is possible, no time later than `now`.
   [[nodiscard]] Figures figures(core::Time now) const;
-  [[nodiscard]] std::uint64_t taken() const;  // as in its figures
+  [[nodiscard]] std::uint64_t taken() const;  // connections that were handed to it
   // Has the worker say so when it gets room (OSTLER_ROOM). Whatever is read of the page after this
   // call, the worker has either written before it looked, or will say it.
   void want_room() const;

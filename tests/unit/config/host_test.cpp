@@ -50,7 +50,14 @@ TEST_CASE("users and groups") {
   CHECK(!find_group("no-such-group"));
   CHECK(user_text(0) == "root");
   CHECK(user_text(3999999999U) == "3999999999");
-  CHECK(group_text(0) == "root");
+}
+
+TEST_CASE("a worker is in its user's groups and in its own") {
+  CHECK(account_of("root", {}).uid == 0);
+  CHECK(account_of("0", {}).groups.front() == gid_t{0});
+  const Account account = account_of("3999999999", "12345");
+  CHECK(account.uid == 3999999999U);
+  CHECK(account.groups == std::vector<gid_t>{12345});
 }
 
 TEST_CASE("executables") {

@@ -199,6 +199,43 @@ TEST_CASE("as root, so is the environment file of workers that run as root") {
   CHECK(faults(", user: 54321, group: 54321").empty());
 }
 
+TEST_CASE("as root, no log file where the worker could put another in its place") {
+  if (!running_as_root()) return skip("needs root");
+  const Stable stable;
+  LoadOptions options;
+  options.trusted_file_only = true;
+  const std::string folder = stable.scratch.folder("log/web");
+  const auto faults = [&](const std::string& file, const std::string& account) {
+    const std::string keys = "command: app, output: " + file + ", user: " + account;
+    return texts(stable.load("pools: {app: {" + keys + "}}", options).faults);
+  };
+  const std::string shop = "54321, group: 54321";
+  const std::string file = folder + "/app.log";
+  CHECK(faults(file, shop) == Lines{});
+  SUBCASE("its own folder") {
+    REQUIRE(chown((stable.scratch / "log").c_str(), 54321, 0) == 0);
+    CHECK(has(faults(file, shop),
+              {"pools.app.output: '" + file + "' may be led elsewhere by '54321'",
+               "write the folder '" + (stable.scratch / "log") + "'", "such as /var/log/app"}));
+    CHECK(faults(file, "root") == Lines{});
+    CHECK(faults(file, "54322, group: 54322") == Lines{});
+    REQUIRE(symlink(folder.c_str(), (stable.scratch / "link").c_str()) == 0);
+    CHECK(has(faults((stable.scratch / "link") + "/app.log", shop), {"may be led elsewhere"}));
+  }
+  SUBCASE("its group's") {
+    REQUIRE(chown(folder.c_str(), 0, 54321) == 0);
+    CHECK(faults(file, shop) == Lines{});
+    REQUIRE(chmod(folder.c_str(), 0775) == 0);
+    CHECK(has(faults(file, shop), {"write the folder '" + folder + "'"}));
+  }
+  SUBCASE("everybody's") {
+    REQUIRE(chmod(folder.c_str(), 0777) == 0);
+    CHECK(has(faults(file, shop), {"write the folder '" + folder + "'"}));
+    REQUIRE(chmod(folder.c_str(), 01777) == 0);
+    CHECK(faults(file, shop) == Lines{});
+  }
+}
+
 TEST_CASE("defaults are merged under every pool") {
   const Stable stable;
   const Loaded loaded = stable.load(R"(
