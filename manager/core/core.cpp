@@ -242,9 +242,13 @@ void Machine::on(const WorkerSigned& event) {
       worker->deadline = now_ + pool->generations.at(worker->generation).stop_timeout;
       note(*pool, *worker, NoteKind::kWorkerStopping);
       break;
+    case WorkerSign::kGarbled:
+      if (!pool->generations.at(worker->generation).needs_channel) return;
+      [[fallthrough]];
     case WorkerSign::kTrigger: {
+      const bool garbled = event.sign == WorkerSign::kGarbled;
       Failure failure;
-      failure.kind = FailureKind::kTrigger;
+      failure.kind = garbled ? FailureKind::kGarbled : FailureKind::kTrigger;
       failure.was_ready = worker->was_ready;
       failure.after = now_ - worker->started;
       abort(*pool, *worker, failure);

@@ -96,6 +96,8 @@ std::string describe(const Failure& failure) {
     case FailureKind::kNotDispatchable:
       return "did not speak the worker channel within " + spell(failure.after) +
              ", which `accept: dispatch` needs: use a worker built on the SDK, or another `accept`";
+    case FailureKind::kGarbled:
+      return "sent what is no message on its channel" + when + "; its pool needs the channel";
     case FailureKind::kWarmup:
       return "failed its warm-up: " + failure.stage;
     case FailureKind::kUnhealthy:

@@ -134,6 +134,7 @@ enum class WorkerSign {
   kSpeaks,     // it speaks the channel
   kAwake,      // it has work, and its scoreboard tells of it
   kWorn,       // it has served as many requests as it was to
+  kGarbled,    // what it sent on the channel is no message: the channel is closed
 };
 struct WorkerSigned {
   WorkerId worker;

@@ -19,6 +19,7 @@ enum class FailureKind {
   kStalled,           // it does not accept what waits for it: `stage`: "12 connections"
   kNoChannel,         // it does not speak the channel, which its pool's settings need
   kNotDispatchable,   // nor which its pool's way to accept needs
+  kGarbled,           // it sent rubbish on the channel, which its pool's settings need
   kWarmup,            // a warm-up request was not answered as it should: `stage`
   kUnhealthy,         // a health check failed: `stage`
   kStopTimeout,       // still there when its drain had to be over

@@ -52,8 +52,10 @@ void Runtime::start_channel(core::WorkerId worker, const Process& process) {
     if (sign == core::WorkerSign::kAwake) note_cpu(worker);
     enqueue(core::WorkerSigned{worker, sign});
   };
-  hooks.broken = [name = process.name(), pid = process.pid](const std::string& reason) {
+  hooks.broken = [this, worker, name = process.name(),
+                  pid = process.pid](const std::string& reason) {
     spdlog::warn("{}[{}] sent {} on its channel, which is closed now", name, pid, reason);
+    enqueue(core::WorkerSigned{worker, core::WorkerSign::kGarbled});
   };
   hooks.room = [this, pool = process.pool_id] { dispatcher_.has_room(pool); };
   hooks.returned = [this, pool = process.pool_id](std::vector<Connection> connections) {

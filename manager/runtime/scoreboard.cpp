@@ -86,9 +86,11 @@ std::uint64_t Scoreboard::taken() const {
   return load(page_->taken);
 }
 
-void Scoreboard::want_room() const {
-  std::atomic_ref<std::uint64_t>(*wanted_).store(1, std::memory_order_seq_cst);
+bool Scoreboard::want_room() const {
+  const std::atomic_ref<std::uint64_t> wanted(*wanted_);
+  const bool seen = wanted.exchange(1, std::memory_order_seq_cst) == 0;
   std::atomic_thread_fence(std::memory_order_seq_cst);
+  return seen;
 }
 
 std::vector<InFlight> Scoreboard::in_flight(core::Time now) const {

@@ -53,8 +53,9 @@ class Scoreboard {
   [[nodiscard]] Figures figures(core::Time now) const;
   [[nodiscard]] std::uint64_t taken() const;  // connections that were handed to it
   // Has the worker say so when it gets room (OSTLER_ROOM). Whatever is read of the page after this
-  // call, the worker has either written before it looked, or will say it.
-  void want_room() const;
+  // call, the worker has either written before it looked, or will say it. True: it has seen what
+  // was asked before, if anything was.
+  bool want_room() const;
   // Oldest first.
   [[nodiscard]] std::vector<InFlight> in_flight(core::Time now) const;
 

@@ -124,7 +124,7 @@ bool WorkerChannel::receive_one() {
 
 // What is only said when it was asked for, or counted by itself, needs no other bound.
 bool WorkerChannel::expected(const ostler_message& message) const {
-  return (message.type == OSTLER_ROOM && asked_for_room_) || message.type == OSTLER_RETURN;
+  return (message.type == OSTLER_ROOM && room_awaited_ > 0) || message.type == OSTLER_RETURN;
 }
 
 void WorkerChannel::take(const ostler_message& message, std::vector<UniqueFd> descriptors) {
@@ -141,7 +141,7 @@ void WorkerChannel::take(const ostler_message& message, std::vector<UniqueFd> de
     case OSTLER_RECYCLE:
       return hooks_.heard(core::WorkerSign::kWorn);
     case OSTLER_ROOM:
-      asked_for_room_ = false;
+      room_awaited_ = std::max(room_awaited_ - 1, 0);
       return hooks_.room();
     case OSTLER_RETURN:
       return take_returned(message, std::move(descriptors));
@@ -203,8 +203,8 @@ int WorkerChannel::tell_to_return() {
 }
 
 void WorkerChannel::want_room() {
-  asked_for_room_ = true;
-  scoreboard_.want_room();
+  // What it says may still be on its way when it is asked again.
+  room_awaited_ = scoreboard_.want_room() ? room_awaited_ + 1 : std::max(room_awaited_, 1);
 }
 
 int WorkerChannel::dispatch(std::vector<Connection>& connections) {

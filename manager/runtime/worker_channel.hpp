@@ -98,7 +98,7 @@ class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
   Hooks hooks_;
   std::vector<std::string> listeners_;
   bool speaks_ = false;
-  bool asked_for_room_ = false;
+  int room_awaited_ = 0;  // how often it has been asked and has not answered
   std::deque<Connection> untaken_;
   core::Time untaken_since_{};
   std::uint64_t handed_ = 0;    // connections, in all

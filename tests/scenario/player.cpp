@@ -166,7 +166,7 @@ void Player::command(const std::vector<std::string>& words) {
       {"ready", WorkerSign::kReady},     {"beat", WorkerSign::kHeartbeat},
       {"trigger", WorkerSign::kTrigger}, {"leaving", WorkerSign::kStopping},
       {"speaks", WorkerSign::kSpeaks},   {"awake", WorkerSign::kAwake},
-      {"worn", WorkerSign::kWorn}};
+      {"worn", WorkerSign::kWorn},       {"garbled", WorkerSign::kGarbled}};
   const std::string& verb = words.at(0);
   const std::string object = words.size() > 1 ? words[1] : "";
   if (const auto sign = kSigns.find(verb); sign != kSigns.end()) {

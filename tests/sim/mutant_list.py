@@ -111,6 +111,11 @@ MUTANTS = [
     ("emptying-extended", "core.cpp",
      "(worker->state == WorkerState::kDraining && !worker->emptying);",
      "worker->state == WorkerState::kDraining;"),
+    ("garbled-kept", "core.cpp",
+     "      if (!pool->generations.at(worker->generation).needs_channel) return;\n"
+     "      [[fallthrough]];", "      return;"),
+    ("garbled-minded", "core.cpp",
+     "if (!pool->generations.at(worker->generation).needs_channel) return;", ""),
     # --- care.cpp --------------------------------------------------------------------------------
     ("no-channel-needed", "care.cpp", "if (plan.needs_channel && !worker.care.speaks)", "if (false)"),
     ("channel-always-needed", "care.cpp", "if (plan.needs_channel && !worker.care.speaks)",

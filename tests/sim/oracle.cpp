@@ -255,6 +255,9 @@ void Oracle::on(const WorkerSigned& event) {
       leave(*worker, StopCause::kItself);
       worker->stop_due = now_ + worker->plan.stop_timeout;
       break;
+    case WorkerSign::kGarbled:
+      if (worker->plan.needs_channel) fail(*worker, FailureKind::kGarbled);
+      return;
     case WorkerSign::kTrigger:
       return fail(*worker, FailureKind::kTrigger);
     case WorkerSign::kSpeaks:

@@ -78,6 +78,8 @@ const char* word_of(WorkerSign sign) {
       return "awake";
     case WorkerSign::kWorn:
       return "worn";
+    case WorkerSign::kGarbled:
+      return "garbled";
   }
   return "?";
 }

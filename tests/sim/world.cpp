@@ -138,6 +138,7 @@ void World::live(WorkerId worker, Process& process, Time now) {
   const auto sometime = [&] { return now + random_.spread(1ms, 120s); };
   if (happens(faults.crashes)) die(worker, sometime(), random_.chance(0.5), 9, true);
   if (happens(faults.triggers)) say(worker, sometime(), WorkerSign::kTrigger, true);
+  if (happens(faults.triggers)) say(worker, sometime(), WorkerSign::kGarbled, true);
   if (happens(faults.extends)) {
     post(now + random_.between(0ns, plan.start_timeout),
          TimeoutExtended{worker, extension() - 10ms}, false, true);

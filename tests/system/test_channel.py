@@ -140,6 +140,18 @@ def test_rubbish_on_a_scoreboard_harms_nobody(manager):
     assert one.pool()["requests"] <= 2**53
 
 
+def test_who_needs_a_channel_and_garbles_it_is_replaced(manager):
+    one = manager({"web": plain(workers=2, warmup=["GET /"])})
+    before = set(one.pids())
+    with one.events() as events:
+        one.fetch("/babble")
+        failed = events.wait("worker.failed")
+    assert failed["pid"] in before
+    assert failed["reason"].startswith("sent what is no message on its channel")
+    one.settle()
+    assert set(one.pids()) & before == before - {failed["pid"]} and len(one.pids()) == 2
+
+
 def test_rubbish_on_a_channel_closes_it_and_nothing_else(manager):
     one = manager({"web": plain()})
     worker = one.pids()[0]

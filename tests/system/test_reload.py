@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ostler import example, scripted
+from test_rollback import free_port
 
 
 @pytest.mark.parametrize("listen", ["tcp", "unix"])
@@ -75,6 +76,36 @@ def test_a_reload_of_one_pool_leaves_the_others_alone(manager):
     assert answer["outcome"] == "reloaded" and list(answer["pools"]) == ["api"]
     assert one.pids("web") == web
     assert not set(one.pids("api")) & set(api)
+
+
+def at(port, **keys):
+    return example(listen=[f"tcp://127.0.0.1:{port}"], **keys)
+
+
+def test_a_pool_takes_over_anothers_address_after_that_has_moved(manager):
+    address = free_port()
+    one = manager({"web": example(), "api": at(address)})
+    one.config["pools"] = {"web": at(address), "api": at(free_port())}
+    before = one.pids("web") + one.pids("api")
+    for pool in (None, "web"):
+        answer = one.write().reload(pool)
+        assert answer["outcome"] == "rejected"
+        assert answer["errors"][0]["key"] == "pools.web.listen[0]"
+        assert "reload 'api' before" in answer["errors"][0]["message"]
+    assert one.pids("web") + one.pids("api") == before
+    assert one.reload("api")["outcome"] == "reloaded"
+    assert one.reload("web")["outcome"] == "reloaded"
+    assert one.address("web") == f"tcp://127.0.0.1:{address}"
+    assert int(one.fetch("/pid")[1]) in one.pids("web")
+
+
+def test_a_pool_gets_another_name_and_keeps_its_address(manager, load):
+    one = manager({"web": at(free_port())})
+    clients = load(one.address())
+    one.config["pools"]["shop"] = one.config["pools"].pop("web")
+    assert one.write().reload()["outcome"] == "reloaded"
+    assert clients.stop()["lost"] == 0
+    assert int(one.fetch("/pid", "shop")[1]) in one.pids("shop")
 
 
 def test_a_reload_replaces_the_workers_of_pools_that_did_not_change(manager):

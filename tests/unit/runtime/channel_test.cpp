@@ -482,6 +482,24 @@ TEST_CASE("that connections come back is no flood") {
   CHECK(with.broken.empty());
 }
 
+TEST_CASE("that it has room may be asked again before the answer has come") {
+  Fixture with;
+  void* const page = ::mmap(nullptr, OSTLER_SCOREBOARD_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+                            with.ends.scoreboard.get(), 0);
+  REQUIRE(page != MAP_FAILED);
+  auto* const board = static_cast<ostler_scoreboard*>(page);
+  for (int i = 0; i < runtime::limits::kMessagesPerSpan + 100; ++i) {
+    for (int asked = 0; asked < 2; ++asked) {
+      with.channel->want_room();
+      board->wanted = 0;  // it has seen that
+      with.say(OSTLER_ROOM);
+    }
+    with.channel->drain();
+  }
+  ::munmap(page, OSTLER_SCOREBOARD_SIZE);
+  CHECK(with.broken.empty());
+}
+
 TEST_CASE("that it has room is said as often as it was asked for") {
   Fixture with;
   for (int i = 0; i < runtime::limits::kMessagesPerSpan + 100; ++i) {
