@@ -164,7 +164,8 @@ def install(root):
         shutil.copy(deb, root / "tmp/ostler.deb")
         run("chroot", root, "dpkg", "-i", "/tmp/ostler.deb",
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive"})
-        (root / "tmp/ostler.deb").unlink()
+        (root / HOME).mkdir(parents=True)
+        (root / "tmp/ostler.deb").rename(root / HOME / "ostler.deb")
         return deb.name
     run("cmake", "--install", BUILT, "--prefix", "/usr", "--component", "ostler",
         env={**os.environ, "DESTDIR": str(root)})
@@ -175,7 +176,7 @@ def install(root):
 
 def add_tests(root):
     home = root / HOME
-    home.mkdir(parents=True)
+    home.mkdir(parents=True, exist_ok=True)
     for source in [*sorted((Path(__file__).parent / "guest").glob("*.py")),
                    SOURCES / "tests/system/processes.py"]:
         shutil.copy(source, home)
