@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+import yaml
 
 from control import connect
 from ostler import ANY_PORT
@@ -62,6 +63,30 @@ def start(manager, name, workers=2):
     one.config["pools"]["web"] = {"listen": [ANY_PORT], "workers": workers,
                                   "directory": str(one.directory), **keys}
     return one.write().start(within=40)
+
+
+EXAMPLES = {
+    "uvicorn": ("shop.py", ASGI),
+    "gunicorn": ("shop/wsgi.py", WSGI.replace("def app", "def application")),
+    "node": ("server.js", NODE.replace("3}", "Number(process.env.LISTEN_FD)}")),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_serve(manager, name):
+    if shutil.which(name) is None:
+        pytest.skip(f"needs {name}")
+    one = manager(start=False)
+    file, text = EXAMPLES[name]
+    (one.directory / file).parent.mkdir(exist_ok=True)
+    (one.directory / file).write_text(text)
+    examples = Path(__file__).resolve().parents[2] / "config" / "examples"
+    one.config["pools"] = yaml.safe_load((examples / f"{name}.yaml").read_text())["pools"]
+    one.config["pools"]["web"] |= {"directory": str(one.directory), "listen": [ANY_PORT]}
+    one.write().start()
+    assert one.fetch() in ((200, "ok"), (200, "ok\n"))
+    assert one.reload()["outcome"] == "reloaded"
+    assert one.pool()["restarts"] == 0
 
 
 def moment_of(one, worker, text):
