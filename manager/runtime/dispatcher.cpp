@@ -124,7 +124,7 @@ Dispatcher::Desk* Dispatcher::choose(State& state, std::vector<Desk>& desks,
   };
   const auto less = [&](const Desk& a, const Desk& b) { return load(a) < load(b); };
   Desk* chosen = nullptr;
-  if (state.pool.policy == config::DispatchPolicy::kRandom) {
+  if (state.pool.policy == config::DispatchPolicy::kRandom && !desks.empty()) {
     Desk& one = desks[random_() % desks.size()];
     Desk& other = desks[random_() % desks.size()];
     chosen = less(other, one) ? &other : &one;
@@ -152,15 +152,19 @@ Dispatcher::Desk* Dispatcher::choose_for(State& state, std::vector<Desk>& desks,
 
 std::optional<Connection> Dispatcher::next(State& state, std::vector<Desk>& desks, Desk*& desk,
                                            bool& full) {
-  if (!state.homeless.empty()) {
-    desk = choose_for(state, desks, state.homeless.front());
-    full = desk == nullptr;
-    if (full) return std::nullopt;
-    Connection connection = std::move(state.homeless.front());
-    state.homeless.pop_front();
+  const std::string* blocked = nullptr;
+  for (auto one = state.homeless.begin(); one != state.homeless.end(); ++one) {
+    if (blocked != nullptr && one->listener == *blocked) continue;
+    desk = choose_for(state, desks, *one);
+    if (desk == nullptr) {
+      blocked = &one->listener;
+      continue;
+    }
+    Connection connection = std::move(*one);
+    state.homeless.erase(one);
     return connection;
   }
-  full = false;
+  full = blocked != nullptr;
   state.starved = false;
   for (std::size_t i = 0; i < state.pool.keys.size(); ++i) {
     const std::string& key = state.pool.keys[state.next_key++ % state.pool.keys.size()];
@@ -238,7 +242,7 @@ void Dispatcher::pump(core::PoolId id, State& state) {
     if (!full || choose(state, all, key) != nullptr) arm_doorbell(key);
   }
   if (!full) return;
-  want_room(id, state);
+  want_room(id, state, unserved(state, all));
   if (state.passed_over) look_after(limits::kStandsStill);  // nobody says that he goes on
 }
 
@@ -253,12 +257,23 @@ void Dispatcher::pump_soon(core::PoolId id, State& state) {
   });
 }
 
-// All are full, and perhaps somebody is waiting: whoever has room next says so. Somebody may have
-// got it before he could know that we want it.
-void Dispatcher::want_room(core::PoolId id, State& state) {
+// How many listeners, and connections that wait for a worker, nobody has room for. Of the latter
+// the first stands for all.
+std::size_t Dispatcher::unserved(State& state, std::vector<Desk>& desks) {
+  const auto full = [&](const std::string& key) { return choose(state, desks, key) == nullptr; };
+  auto count = static_cast<std::size_t>(std::ranges::count_if(state.pool.keys, full));
+  if (!state.homeless.empty() && choose_for(state, desks, state.homeless.front()) == nullptr) {
+    ++count;
+  }
+  return count;
+}
+
+// Somebody may be waiting: whoever has room next says so. Somebody may have got it before he could
+// know that we want it.
+void Dispatcher::want_room(core::PoolId id, State& state, std::size_t unserved_before) {
   for (const auto& [worker, channel] : state.pool.workers) channel->want_room();
-  const auto has_room = [](const Desk& desk) { return desk.room > 0; };
-  if (std::ranges::any_of(desks(state), has_room)) pump_soon(id, state);
+  std::vector<Desk> all = desks(state);
+  if (unserved(state, all) < unserved_before) pump_soon(id, state);
 }
 
 void Dispatcher::arm_doorbell(const std::string& key) {

@@ -103,7 +103,8 @@ class Dispatcher {
   std::optional<Connection> next(State& state, std::vector<Desk>& desks, Desk*& desk, bool& full);
   std::optional<Connection> accept_from(State& state, const std::string& key);
   static bool deliver(State& state, Desk& desk);
-  void want_room(core::PoolId id, State& state);
+  std::size_t unserved(State& state, std::vector<Desk>& desks);
+  void want_room(core::PoolId id, State& state, std::size_t unserved_before);
   void arm_doorbell(const std::string& key);
   void look_after(core::Duration wait);
   void look();

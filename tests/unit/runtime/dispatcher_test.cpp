@@ -305,6 +305,21 @@ TEST_CASE("a generation gets what came in by its own listeners, as it counts the
     with.run();
     CHECK(with.take() == Counts{1, 0});
   }
+  SUBCASE("what came back and only full workers serve waits, and does not hold up the rest") {
+    with.workers[1].page->connections = 100;
+    std::vector<runtime::Connection> left(1);
+    left.front() = {UniqueFd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)), other};
+    with.dispatcher.give_to_others(with.pool, std::move(left));
+    with.connect(1);
+    with.context.restart();
+    CHECK(with.context.run_for(50ms) < 500);  // a look each millisecond, until it is taken
+    CHECK(with.take() == Counts{1, 0});
+    CHECK(with.dispatcher.homeless(with.pool) == 1);
+    with.workers[1].page->connections = 0;
+    with.workers[1].say(OSTLER_ROOM);
+    with.run();
+    CHECK(with.take() == Counts{0, 1});
+  }
   SUBCASE("what only full workers serve stays where it is, and does not hold up the rest") {
     with.workers[1].page->connections = 100;
     Dispatcher::Pool wanted;
