@@ -250,7 +250,7 @@ MUTANTS = [
     ("new-generation-relied-upon", "reconcile.cpp", "const bool trusts_old = rolling &&",
      "const bool trusts_old = false && rolling &&"),
     ("back-off-ignored", "reconcile.cpp",
-     "  if (slot.retry_at && *slot.retry_at > now_) return true;\n", ""),
+     "  if (slot.retry_at) return true;\n", ""),
     ("failed-start-replaced-at-once", "reconcile.cpp",
      "  if (trusts_old ? view.failing_trusted : view.failing) return true;\n", ""),
     ("attempts-race", "reconcile.cpp", "if (on_trial && pool.rollout->retry_at) return true;", ""),
