@@ -100,7 +100,7 @@ int CWorker::accept() {
 void CWorker::count_thread() {
   thread_local bool counted = false;
   if (std::exchange(counted, true)) return;
-  Scoreboard::hold_thread();
+  Scoreboard::hold_thread(true);
   const std::lock_guard lock(acceptors_mutex_);
   ++threads_;
   worker_.offer(threads_, threads_);
@@ -198,7 +198,8 @@ bool CWorker::close_connection(int fd) {
   return ::close(fd) == 0;
 }
 
-std::unique_ptr<CWorker> the_worker;
+// Not destroyed by exit(): a child that was forked, and threads that still accept, would be harmed.
+CWorker* the_worker = nullptr;
 thread_local std::string last_error;
 
 int fail(int error, const char* what) noexcept {
@@ -259,7 +260,7 @@ extern "C" {
 int ostler_worker_open(void) {
   if (ostler::the_worker) return fail(EBUSY, "ostler_worker_open() has been called before");
   try {
-    ostler::the_worker = std::make_unique<ostler::CWorker>();
+    ostler::the_worker = new ostler::CWorker;
     return 0;
   } catch (const std::system_error& error) {
     return fail(error.code().value(), error.what());
@@ -271,7 +272,7 @@ int ostler_worker_open(void) {
 }
 
 void ostler_worker_close(void) {
-  ostler::the_worker.reset();
+  delete std::exchange(ostler::the_worker, nullptr);
 }
 
 const char* ostler_worker_error(void) {

@@ -18,6 +18,7 @@ namespace {
 // What this thread is to the requests that begin in it.
 enum class Role { kOther, kLoop, kHeld };
 thread_local Role role = Role::kOther;
+thread_local bool alone = false;  // of a thread that is held: there is no loop beside it
 thread_local pid_t own_tid = 0;
 
 pid_t this_thread() {
@@ -133,8 +134,9 @@ void Scoreboard::run_loop() noexcept {
   role = Role::kLoop;
 }
 
-void Scoreboard::hold_thread() noexcept {
+void Scoreboard::hold_thread(bool without_loop) noexcept {
   role = Role::kHeld;
+  alone = without_loop;
 }
 
 void Scoreboard::beat() noexcept {
@@ -165,13 +167,15 @@ void Scoreboard::offer_room() noexcept {
 void Scoreboard::begin(in_flight& request, std::string_view method,
                        std::string_view target) noexcept {
   request.start_ = now();
+  request.thread_ = static_cast<std::uint32_t>(this_thread());
+  request.progress_ = role == Role::kHeld ? request.start_ : 0;
   // No request has been silent before it began.
   if (role == Role::kLoop) store(page_.beat, request.start_);
   const auto before = std::atomic_ref(page_.active).fetch_add(1, std::memory_order_seq_cst);
   if (before == 0) store(page_.busy_since, request.start_);
   request.entry_ = take_entry();
   if (request.entry_ >= 0) {
-    fill(request.entry_, method, target, request.start_, 0);
+    fill(request, method, target);
   } else {
     overflow(request, method, target);
   }
@@ -223,7 +227,7 @@ void Scoreboard::list_waiting() noexcept {
     const auto oldest = waiting_.begin();
     in_flight& request = *oldest->second;
     request.entry_ = entry;
-    fill(entry, request.text_, {}, request.start_, request.until_);
+    fill(request, request.text_, {});
     waiting_.erase(oldest);
     --waiting_count_;
   }
@@ -246,9 +250,9 @@ void Scoreboard::overflow(in_flight& request, std::string_view method,
   list_waiting();
 }
 
-void Scoreboard::fill(int entry, std::string_view method, std::string_view target,
-                      std::uint64_t start, std::uint64_t until) noexcept {
-  const auto i = static_cast<std::size_t>(entry);
+void Scoreboard::fill(const in_flight& request, std::string_view method,
+                      std::string_view target) noexcept {
+  const auto i = static_cast<std::size_t>(request.entry_);
   Whole& whole = whole_[i];
   whole.size = join(whole.text.data(), whole.text.size(), method, target);
 
@@ -260,10 +264,10 @@ void Scoreboard::fill(int entry, std::string_view method, std::string_view targe
   auto* const shown = reinterpret_cast<Word*>(page_.text[i]);
   for (std::size_t word = 0; word < words.size(); ++word) store(shown[word], words[word]);
 
-  store(page_.thread[i], static_cast<std::uint32_t>(this_thread()));
-  store(page_.progress[i], role == Role::kHeld ? start : 0);
-  store(page_.until[i], until);
-  store(page_.start[i], start, std::memory_order_release);
+  store(page_.thread[i], request.thread_);
+  store(page_.progress[i], request.progress_);
+  store(page_.until[i], request.until_);
+  store(page_.start[i], request.start_, std::memory_order_release);
 }
 
 namespace {
@@ -277,11 +281,11 @@ std::unique_lock<std::mutex> hold_if(bool needed, std::mutex& mutex) {
 
 void Scoreboard::progress(in_flight& request) noexcept {
   const auto lock = hold_if(request.overflowed_, mutex_);
-  if (role == Role::kLoop) {
-    store(page_.beat, now());
-  } else if (request.entry_ >= 0) {
-    store(page_.progress[request.entry_], now());
-  }
+  const std::uint64_t at = now();
+  if (role != Role::kHeld || alone) store(page_.beat, at);
+  if (role == Role::kLoop || request.progress_ == 0) return;  // it holds no thread
+  request.progress_ = at;
+  if (request.entry_ >= 0) store(page_.progress[request.entry_], at);
 }
 
 void Scoreboard::extend(in_flight& request, nanoseconds time) noexcept {
@@ -296,8 +300,10 @@ void Scoreboard::discount(in_flight& request, nanoseconds time) noexcept {
   const std::uint64_t at = now();
   request.start_ = std::min(request.start_ + wanted, at);
   if (request.entry_ < 0) return;
-  std::uint64_t& progress = page_.progress[request.entry_];
-  if (load(progress) != 0) store(progress, std::min(load(progress) + wanted, at));
+  if (request.progress_ != 0) {
+    request.progress_ = std::min(request.progress_ + wanted, at);
+    store(page_.progress[request.entry_], request.progress_);
+  }
   store(page_.start[request.entry_], request.start_, std::memory_order_release);
 }
 

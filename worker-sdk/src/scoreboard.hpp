@@ -52,9 +52,10 @@ class Scoreboard {
   void tick() noexcept;
 
   // The thread that called this is the one whose loop `beat` is about, and runs the handlers. A
-  // thread that called hold_thread() serves one request at a time.
+  // thread that called hold_thread() serves one request at a time; without a loop beside it, its
+  // progress is a beat as well.
   static void run_loop() noexcept;
-  static void hold_thread() noexcept;
+  static void hold_thread(bool without_loop = false) noexcept;
   void beat() noexcept;
 
   void connection_opened() noexcept;
@@ -93,8 +94,7 @@ class Scoreboard {
   void give_entry(int entry) noexcept;
   void list_waiting() noexcept;
   void overflow(in_flight& request, std::string_view method, std::string_view target) noexcept;
-  void fill(int entry, std::string_view method, std::string_view target, std::uint64_t start,
-            std::uint64_t until) noexcept;
+  void fill(const in_flight& request, std::string_view method, std::string_view target) noexcept;
   void count(const in_flight& request) noexcept;
 
   const Channel& channel_;

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -11,6 +12,7 @@
 #include <regex>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/write.hpp>
@@ -150,6 +152,26 @@ TEST_CASE("what a client sent stays inside its field, whatever it is") {
     }
     for (const auto& line : {common, json}) CHECK(line.find('\n') == line.size() - 1);
   }
+}
+
+TEST_CASE("a request whose client did not wait for the answer has its line") {
+  const Listener listener;
+  const http::sync_handler handler = [](const http::request&) {
+    std::this_thread::sleep_for(200ms);  // NOLINT(sleep): until the client has gone
+    return http::response{.body = "done"};
+  };
+  Served served(listener, handler, options_with(worker_class::sync, [](http::options& options) {
+                  options.access_log = access_log::common;
+                }));
+  {
+    Fd socket = listener.connect();
+    const auto request = get("/a");
+    REQUIRE(::send(socket.get(), request.data(), request.size(), 0) > 0);
+    const linger reset{1, 0};
+    REQUIRE(::setsockopt(socket.get(), SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0);
+    std::this_thread::sleep_for(50ms);  // NOLINT(sleep): it is read
+  }
+  CHECK(served.output.read_until("\n").find("\"GET /a HTTP/1.1\" 200 4") != std::string::npos);
 }
 
 TEST_CASE("there is a line for each request in each class, but for the manager's own") {

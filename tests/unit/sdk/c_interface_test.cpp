@@ -37,12 +37,17 @@ std::string ask(int socket) {
 }
 
 // Answers "x" to every connection in so many threads until it is asked to stop.
-int serve_in_c(std::size_t threads) {
+int serve_in_c(std::size_t threads, std::chrono::milliseconds progress = 0ms) {
   if (ostler_worker_open() != 0) return 1;
   if (ostler_worker_ready() != 0) return 2;
-  const auto serve = [] {
+  const auto serve = [progress] {
     for (int fd = -1; (fd = ostler_worker_accept()) >= 0; ostler_worker_close_connection(fd)) {
       const auto request = ostler_worker_request_begin(fd, "x");
+      if (progress > 0ms) {
+        std::this_thread::sleep_for(progress);  // NOLINT(sleep): work that takes its time
+        ostler_worker_request_progress(request);
+        std::this_thread::sleep_for(progress);  // NOLINT(sleep): and more of it
+      }
       if (::write(fd, "x", 1) != 1) std::perror("answer");
       ostler_worker_request_end(request);
     }
@@ -72,6 +77,21 @@ TEST_CASE("the example in C answers, counts, and drains") {
   manager.ask_to_stop();
   manager.wait_for("STOPPING=1");
   CHECK(manager.wait() == 0);
+}
+
+TEST_CASE("progress in C is a sign of life where every thread is busy") {
+  fake_manager manager({.body = [] { return serve_in_c(1, 300ms); }});
+  manager.wait_ready();
+  const Fd client(manager.connect());
+  std::uint64_t told = 0;
+  manager.wait_until([&](const worker_figures&) {
+    const auto requests = manager.requests();
+    if (requests.empty() || requests.front().progress <= requests.front().start) return false;
+    told = requests.front().progress;
+    return true;
+  });
+  CHECK(manager.figures().beat == told);
+  CHECK(read_all(::dup(client.get())) == "x");
 }
 
 TEST_CASE("a worker in C is warmed up") {

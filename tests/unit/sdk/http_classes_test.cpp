@@ -173,6 +173,53 @@ TEST_CASE("a handler that fails is 500 and a line in every class, and the worker
   }
 }
 
+TEST_CASE("a function that returns a coroutine may fail before, and the worker lives") {
+  const Listener listener;
+  const http::async_handler route = [](const http::request& request) {
+    const auto found = [](http::response response) -> boost::asio::awaitable<http::response> {
+      co_return response;
+    };
+    return found(answer(request));
+  };
+  Served served(listener, route, in_async());
+  CHECK(Client(listener).ask(get("/throw")).status == 500);
+  served.errors.read_until("GET /throw: the database is away\n");
+  CHECK(Client(listener).ask(get("/a")).status == 200);
+}
+
+TEST_CASE("an empty line after an answer begins no request") {
+  const Listener listener;
+  const Served served(listener, answer, async_with([](http::options& options) {
+                        options.keepalive = 60s;
+                        options.header_timeout = 100ms;
+                      }));
+  Client client(listener);
+  CHECK(client.ask(get("/a")).keeps_alive());
+  client.send("\r\n");
+  CHECK(client.hears_nothing_for(400ms));
+  CHECK(client.ask(get("/a")).keeps_alive());
+}
+
+TEST_CASE("in class threads an answer outlasts the keep-alive time of a worker that stops") {
+  const Listener listener;
+  const http::sync_handler slow = [](const http::request& request) {
+    std::this_thread::sleep_for(500ms);  // NOLINT(sleep): longer than anything else is pending
+    return answer(request);
+  };
+  Served served(listener, slow, options_with(worker_class::threads, [](http::options& options) {
+                  options.keepalive = 100ms;
+                  options.header_timeout = 100ms;
+                }));
+  Client client(listener);
+  client.send(get("/a"));
+  std::this_thread::sleep_for(50ms);  // NOLINT(sleep): the handler has begun
+  served.stop();
+  const auto reply = client.receive();
+  REQUIRE(reply);
+  CHECK(reply->status == 200);
+  CHECK(served.wait() == 0);
+}
+
 TEST_CASE("in class threads a slow request holds no other up") {
   const Listener listener;
   const Served served(listener, answer, with_threads(2));

@@ -172,6 +172,9 @@ TEST_CASE("Forwarded is read as RFC 7239 has it") {
            Case{"203.0.113.7", "10.0.0.1"},
            Case{"\"", "10.0.0.1"},
            Case{"\"\\", "10.0.0.1"},
+           // The proxy's own entry is inside the client's quote.
+           Case{"for=192.0.2.1;x=\", for=203.0.113.7", "10.0.0.1"},
+           Case{"for=192.0.2.1, for=192.0.2.2;x=\"\\\", for=203.0.113.7", "10.0.0.1"},
        }) {
     CAPTURE(each.forwarded);
     CHECK(client({{"Forwarded", each.forwarded}}, "10.0.0.1", {"10.0.0.0/8"}) == each.client);

@@ -251,7 +251,23 @@ TEST_CASE("a worker serves without a manager, on tcp and on a unix socket") {
     manager.signal(round == 0 ? SIGKILL : SIGTERM);
     CHECK(manager.wait() == (round == 0 ? -SIGKILL : 0));
     CHECK(std::filesystem::exists(path) == (round == 0));
+    CHECK_THROWS_AS(manager.signal(SIGTERM), std::logic_error);  // to whom?
+    CHECK_THROWS_AS(manager.wait(), std::logic_error);
+    CHECK_THROWS_AS(static_cast<void>(manager.figures()), std::logic_error);
   }
+}
+
+TEST_CASE("a worker without a manager leaves a file alone that is no socket") {
+  const ScratchDirectory scratch;
+  const std::string path = scratch.file("database");
+  std::ofstream(path) << "precious";
+  fake_manager manager({.command = {OSTLER_EXAMPLE_ECHO, "--listen", "unix://" + path},
+                        .listeners = 0,
+                        .channel = false});
+  CHECK(manager.wait() != 0);
+  std::string kept;
+  std::ifstream(path) >> kept;
+  CHECK(kept == "precious");
 }
 
 TEST_CASE("the echo example serves in each class") {

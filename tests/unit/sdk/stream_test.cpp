@@ -216,6 +216,31 @@ TEST_CASE("a stream that fails ends the connection, so that the client sees what
   }
 }
 
+TEST_CASE("a stream that passes over its own failure does not pass for whole") {
+  for (const auto kind : {worker_class::sync, worker_class::threads}) {
+    CAPTURE(name_of(kind));
+    const Listener listener;
+    const http::sync_handler swallow = [](const http::request&) {
+      http::response response;
+      response.stream_length = 10;
+      response.stream = [](http::body_writer& out) {
+        out.write("12345678");
+        try {
+          out.write("more");
+        } catch (const std::logic_error&) {
+          return;
+        }
+      };
+      return response;
+    };
+    Served worker(listener, swallow, in_class(kind));
+    Client client(listener);
+    client.send(get("/"));
+    CHECK_THROWS_WITH(client.receive(), kCutOff);
+    worker.errors.read_until("the stream wrote 8 bytes of its stream_length, 10\n");
+  }
+}
+
 TEST_CASE("a stream that cannot be sent is 500 and a line that says what can") {
   for (const auto kind : kClasses) {
     CAPTURE(name_of(kind));

@@ -59,6 +59,9 @@ class Session;
 // method(), target(), version() (10 or 11), body(), and the fields: request[field::host]. The
 // target begins with '/', or is "*": where it named a host, that is the Host field now. A body that
 // came in chunks is put together; the fields that came after it are left out.
+//
+// A copy may be kept for what it says, but client(), extend() and progress() are those of the
+// request that is being served, and end with the handler: keep what client() returned instead.
 class request : public boost::beast::http::request<boost::beast::http::string_body> {
  public:
   using nanoseconds = std::chrono::nanoseconds;
@@ -111,8 +114,9 @@ class async_body_writer {
 };
 
 // Writes the whole body, then returns. One that throws ends the connection, so that the client sees
-// that something is missing. The first is for the classes sync and threads, on the handler's
-// thread; the second for class async. In the other classes it is as if the handler had thrown.
+// that something is missing (not one of HTTP/1.0 where no length was said: its bodies end like
+// that). The first is for the classes sync and threads, on the handler's thread; the second for
+// class async. In the other classes it is as if the handler had thrown.
 using stream = std::function<void(body_writer&)>;
 using async_stream = std::function<boost::asio::awaitable<void>(async_body_writer&)>;
 

@@ -20,7 +20,8 @@
  *
  * There is one worker in a process. Functions that return int return 0, or what they are asked for,
  * and -1 with errno set if they fail. All but ostler_worker_open() and ostler_worker_close(), which
- * belong to the main thread, may be called from any thread between the two. */
+ * belong to the main thread, may be called from any thread between the two. No argument may be
+ * NULL. A child that is forked calls none of them. */
 #pragma once
 
 #ifdef __cplusplus
@@ -34,10 +35,12 @@ int ostler_worker_open(void);
 /* Accepts no more, and closes the inherited listeners. */
 void ostler_worker_close(void);
 
-/* What the last function that failed in this thread was doing, to what, and why. */
+/* What the last function that failed in this thread was doing, to what, and why; until the next one
+ * fails. */
 const char* ostler_worker_error(void);
 
-/* The inherited listeners from 0 on. -1 (EINVAL), NULL: there is none of that number. */
+/* The inherited listeners from 0 on; a name lasts until ostler_worker_close(). -1 (EINVAL), NULL:
+ * there is none of that number. */
 int ostler_worker_listener_count(void);
 int ostler_worker_listener_fd(int number);
 const char* ostler_worker_listener_name(int number);
@@ -66,8 +69,8 @@ int ostler_worker_close_connection(int fd);
 unsigned long long ostler_worker_request_begin(int fd, const char* what);
 void ostler_worker_request_end(unsigned long long request);
 
-/* A sign of progress, for one that holds its thread for long; and so much time from now on,
- * whatever the limits say. */
+/* A sign of progress, for one that holds its thread for long; and so much time from now on, a day
+ * at most, whatever the limits say. */
 void ostler_worker_request_progress(unsigned long long request);
 void ostler_worker_request_extend(unsigned long long request, unsigned long milliseconds);
 

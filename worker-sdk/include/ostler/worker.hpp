@@ -84,7 +84,8 @@ class in_flight {
   // A sign of progress, for a handler that holds its thread for long.
   void progress() noexcept;
 
-  // It may take that long from now on, whatever the limits say. Say it again if more is needed.
+  // It may take that long from now on, a day at most, whatever the limits say. Say it again if more
+  // is needed.
   void extend(nanoseconds time) noexcept;
 
   // Time that was spent waiting for the client does not count as the worker's.
@@ -100,7 +101,9 @@ class in_flight {
   std::uint64_t number_ = 0;  // among those that overflowed
   std::uint64_t start_ = 0;
   std::uint64_t until_ = 0;
-  std::string text_;  // while it waits for an entry
+  std::uint32_t thread_ = 0;    // that it began on
+  std::uint64_t progress_ = 0;  // the last sign of it; 0: it holds no thread
+  std::string text_;            // while it waits for an entry
 };
 
 // Who this process is to its manager, and what the two have to tell each other.

@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <ctime>
 
+#include "http/date_names.hpp"
+
 namespace ostler::http {
 namespace {
 
@@ -41,9 +43,8 @@ std::string version_of(const AccessEntry& entry) {
   return std::to_string(entry.version / 10) + "." + std::to_string(entry.version % 10);
 }
 
-std::string formatted(const char* format, std::time_t second, bool local) {
-  std::tm parts{};
-  local ? ::localtime_r(&second, &parts) : ::gmtime_r(&second, &parts);
+// Of numbers alone, which no locale changes.
+std::string formatted(const char* format, const std::tm& parts) {
   std::array<char, 40> text{};
   return {text.data(), std::strftime(text.data(), text.size(), format, &parts)};
 }
@@ -51,7 +52,11 @@ std::string formatted(const char* format, std::time_t second, bool local) {
 // As NCSA's httpd wrote them: host, identity, user, time, request line, status, bytes.
 std::string common_line(const AccessEntry& entry) {
   std::string line(entry.client);
-  line += formatted(" - - [%d/%b/%Y:%H:%M:%S %z] \"", system_clock::to_time_t(entry.time), true);
+  std::tm parts{};
+  const std::time_t second = system_clock::to_time_t(entry.time);
+  ::localtime_r(&second, &parts);
+  line += formatted(" - - [%d/", parts) + month_name(parts);
+  line += formatted("/%Y:%H:%M:%S %z] \"", parts);
   if (entry.method.empty()) {
     line += '-';
   } else {
@@ -76,16 +81,19 @@ std::string json_line(const AccessEntry& entry) {
   std::array<char, 40> rest{};
   std::snprintf(rest.data(), rest.size(), ".%03dZ",
                 static_cast<int>(duration_cast<milliseconds>(entry.time - second).count()));
-  append("time",
-         formatted("%Y-%m-%dT%H:%M:%S", system_clock::to_time_t(second), false) + rest.data());
+  std::tm parts{};
+  const std::time_t whole = system_clock::to_time_t(second);
+  ::gmtime_r(&whole, &parts);
+  append("time", formatted("%Y-%m-%dT%H:%M:%S", parts) + rest.data());
   append("client", entry.client);
   append("method", entry.method);
   append("target", entry.target);
   append("version", version_of(entry));
   line +=
       ",\"status\":" + std::to_string(entry.status) + ",\"bytes\":" + std::to_string(entry.bytes);
-  std::snprintf(rest.data(), rest.size(), ",\"duration\":%.6f",
-                std::chrono::duration<double>(entry.duration).count());
+  const auto took = std::chrono::round<std::chrono::microseconds>(entry.duration).count();
+  std::snprintf(rest.data(), rest.size(), ",\"duration\":%lld.%06lld",
+                static_cast<long long>(took / 1'000'000), static_cast<long long>(took % 1'000'000));
   line += rest.data();
   append("user_agent", entry.user_agent);
   append("referer", entry.referer);

@@ -59,11 +59,11 @@ std::array<boost::asio::const_buffer, 3> Parcel::buffers() const {
 }
 
 BodyFraming::Frame BodyFraming::frame(std::string_view data) {
-  written_ += data.size();
-  if (length_ && written_ > *length_) {
+  if (length_ && data.size() > *length_ - written_) {
     throw std::logic_error("the stream wrote more than its stream_length, " +
                            std::to_string(*length_) + " bytes");
   }
+  written_ += data.size();
   Frame frame;
   if (kind_ != Kind::kChunked) return frame;
   char* const begin = frame.text.data();
@@ -90,6 +90,7 @@ void BlockingWriter::write(std::string_view data) {
 }
 
 void BlockingWriter::send(Parcel parcel) {
+  if (failed_) fail(EPIPE, "send more after that has failed");
   while (!parcel.send_to(socket_)) {
     if (errno != EAGAIN) fail(errno, "send the body to the client");
     wait_for_room();

@@ -11,6 +11,8 @@
 
 #include <boost/beast/http/field.hpp>
 
+#include "http/date_names.hpp"
+
 namespace ostler::http {
 namespace {
 
@@ -55,8 +57,10 @@ const std::string& http_date() {
     std::tm parts{};
     ::gmtime_r(&now, &parts);
     std::array<char, 32> text{};
-    const auto size = std::strftime(text.data(), text.size(), "%a, %d %b %Y %H:%M:%S GMT", &parts);
-    date.assign(text.data(), size);
+    const auto size = std::strftime(text.data(), text.size(), " %Y %H:%M:%S GMT", &parts);
+    date = day_name(parts) + ", " + (parts.tm_mday < 10 ? "0" : "") +
+           std::to_string(parts.tm_mday) + " " + month_name(parts);
+    date.append(text.data(), size);
     second = now;
   }
   return date;

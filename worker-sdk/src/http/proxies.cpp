@@ -62,7 +62,8 @@ std::string_view cut(std::string_view& rest, char separator, bool has_quotes) {
     if (quoted && rest[end] == '\\') ++end;
   }
   end = std::min(end, rest.size());
-  const auto piece = rest.substr(0, end);
+  // A quote without an end may have swallowed what the next one appended: it names nobody.
+  const auto piece = quoted ? std::string_view("\"") : rest.substr(0, end);
   rest.remove_prefix(std::min(end + 1, rest.size()));
   return trimmed(piece);
 }

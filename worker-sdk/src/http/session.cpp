@@ -95,11 +95,21 @@ void Session::await_request() {
   const auto& options = service_.options;
   // Without keep-alive this is the first request, which may take its time all the same.
   enter(Phase::kIdle, service_.keeps_alive() ? options.keepalive : options.header_timeout);
+  wait_for_request();
+}
+
+void Session::wait_for_request() {
   socket_.async_read_some(buffer_.prepare(kReadSize),
                           [self = shared_from_this()](const Error& error, std::size_t size) {
                             if (error) return self->on_no_request(error);
                             self->buffer_.commit(size);
-                            self->read_header();
+                            skip_empty_lines(self->buffer_);
+                            if (self->buffer_.size() > 0) return self->read_header();
+                            // It is as idle as before.
+                            if (self->service_.engine.hands_back(self->origin_)) {
+                              return self->hand_back();
+                            }
+                            self->wait_for_request();
                           });
 }
 
@@ -304,12 +314,17 @@ void Session::on_handled() {
 
 void Session::call_coroutine(const async_handler& answer) {
   begin_mark();
-  asio::co_spawn(socket_.get_executor(), answer(request_),
-                 [self = shared_from_this()](const std::exception_ptr& error, response response) {
-                   if (error) return self->on_failed(error);
-                   self->response_ = std::move(response);
-                   self->respond();
-                 });
+  // A handler need not be a coroutine: one that only returns one may throw before.
+  try {
+    asio::co_spawn(socket_.get_executor(), answer(request_),
+                   [self = shared_from_this()](const std::exception_ptr& error, response response) {
+                     if (error) return self->on_failed(error);
+                     self->response_ = std::move(response);
+                     self->respond();
+                   });
+  } catch (...) {
+    on_failed(std::current_exception());
+  }
 }
 
 void Session::begin_mark() {
@@ -455,10 +470,14 @@ void Session::upgrade(const connection_handler& next) {
   upgraded_.emplace(service_.engine.worker(), std::move(socket_), request_.peer(),
                     service_.engine.stop_token(), origin_.is_private);
   if (!is_async) return next.blocking()(*upgraded_);
-  asio::co_spawn(service_.engine.executor(), next.async()(*upgraded_),
-                 [self = shared_from_this()](const std::exception_ptr& error) {
-                   self->on_upgrade_ended(error);
-                 });
+  try {
+    asio::co_spawn(service_.engine.executor(), next.async()(*upgraded_),
+                   [self = shared_from_this()](const std::exception_ptr& error) {
+                     self->on_upgrade_ended(error);
+                   });
+  } catch (...) {
+    on_upgrade_ended(std::current_exception());
+  }
 }
 
 void Session::on_upgrade_ended(const std::exception_ptr& error) {
@@ -492,12 +511,18 @@ void Session::answer(bool keep_alive) {
   }
   // As a rule there is room for all of it, and the loop need not be asked.
   if (parcel.send_to(socket_.native_handle())) return on_answered();
-  if (errno != EAGAIN) return close();
+  if (errno != EAGAIN) return on_unanswered();
   enter(Phase::kWriting, service_.options.write_timeout);
   asio::async_write(socket_, parcel.buffers(),
                     [self = shared_from_this()](const Error& error, std::size_t) {
-                      error ? self->close() : self->on_answered();
+                      error ? self->on_unanswered() : self->on_answered();
                     });
+}
+
+// The client is gone. It was served all the same.
+void Session::on_unanswered() {
+  log(static_cast<unsigned>(response_->status), head_.framing.written());
+  close();
 }
 
 void Session::on_answered() {

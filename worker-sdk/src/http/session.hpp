@@ -47,6 +47,7 @@ class Session : public std::enable_shared_from_this<Session> {
   enum class Phase { kIdle, kReading, kHandling, kWriting, kLingering, kClosed };
 
   void await_request();
+  void wait_for_request();
   void on_no_request(const Error& error);
   void leave_if_idle();
   void hand_back();
@@ -81,6 +82,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void refuse(status status);
   void answer(bool keep_alive);
   void on_answered();
+  void on_unanswered();
   void log(unsigned status, std::uint64_t bytes) const;
   void linger();
   void close();

@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/posix/basic_stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
@@ -96,7 +97,10 @@ class Engine {
       work();
       return done();
     }
-    asio::post(*pool_, [this, work = std::move(work), done = std::move(done)]() mutable {
+    // Nothing else need be pending on the loop, which would end.
+    auto pending = asio::make_work_guard(context_);
+    asio::post(*pool_, [this, pending = std::move(pending), work = std::move(work),
+                        done = std::move(done)]() mutable {
       Scoreboard::hold_thread();
       work();
       asio::post(context_, std::move(done));

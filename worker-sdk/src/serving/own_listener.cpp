@@ -1,6 +1,7 @@
 #include "serving/own_listener.hpp"
 
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -56,8 +57,11 @@ int listen_on(const Address& endpoint, int family) {
   throw std::system_error(error, std::generic_category());
 }
 
-// What a worker that was killed has left behind: a socket on which nobody listens.
+// What a worker that was killed has left behind: a socket on which nobody listens. A file that is
+// none is refused like that, too.
 void remove_leftover(const asio::local::stream_protocol::endpoint& endpoint) {
+  struct stat status {};
+  if (::lstat(endpoint.path().c_str(), &status) != 0 || !S_ISSOCK(status.st_mode)) return;
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return;
   if (::connect(fd, endpoint.data(), static_cast<socklen_t>(endpoint.size())) != 0 &&

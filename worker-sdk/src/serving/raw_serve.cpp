@@ -36,11 +36,16 @@ class RawSession : public std::enable_shared_from_this<RawSession> {
 
  private:
   void start_coroutine() {
-    boost::asio::co_spawn(engine_.executor(), handler_.async()(connection_),
-                          [self = shared_from_this()](const std::exception_ptr& error) {
-                            if (error) self->complain(error);
-                            self->end();
-                          });
+    try {
+      boost::asio::co_spawn(engine_.executor(), handler_.async()(connection_),
+                            [self = shared_from_this()](const std::exception_ptr& error) {
+                              if (error) self->complain(error);
+                              self->end();
+                            });
+    } catch (...) {  // it is no coroutine, but returns one
+      complain(std::current_exception());
+      end();
+    }
   }
 
   void block() noexcept {

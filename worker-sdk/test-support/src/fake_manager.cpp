@@ -185,6 +185,10 @@ struct fake_manager::state {
   Fd errors;
   std::vector<Fd> dispatched;  // copies of connections
   ostler_scoreboard* page = nullptr;
+  [[nodiscard]] ostler_scoreboard& scoreboard() const {
+    if (page == nullptr) throw std::logic_error("without a channel there is no scoreboard");
+    return *page;
+  }
   pid_t pid = -1;
   Fd pidfd;
   std::string errors_seen;
@@ -458,7 +462,7 @@ bool fake_manager::hears_message(milliseconds time) const {
 }
 
 worker_figures fake_manager::figures() const {
-  ostler_scoreboard& page = *state_->page;
+  ostler_scoreboard& page = state_->scoreboard();
   return {.worker_class = load(page.worker_class),
           .capacity = load(page.capacity),
           .awake = load(page.awake) != 0,
@@ -474,7 +478,7 @@ worker_figures fake_manager::figures() const {
 }
 
 std::vector<shown_request> fake_manager::requests() const {
-  ostler_scoreboard& page = *state_->page;
+  ostler_scoreboard& page = state_->scoreboard();
   std::vector<shown_request> shown;
   for (std::size_t i = 0; i < OSTLER_REQUESTS_SHOWN; ++i) {
     shown_request request{.start = load(page.start[i]),
@@ -555,7 +559,7 @@ void fake_manager::close_copies() {
 }
 
 void fake_manager::want_room() {
-  std::atomic_ref(state_->page->wanted).store(1);
+  std::atomic_ref(state_->scoreboard().wanted).store(1);
 }
 
 void fake_manager::drain() {
@@ -582,6 +586,7 @@ std::vector<returned_connection> fake_manager::wait_returned(std::size_t count) 
 }
 
 void fake_manager::signal(int signal) const {
+  if (state_->pid <= 0) throw std::logic_error("the worker has ended: there is none to signal");
   checked(::kill(state_->pid, signal), "signal the worker");
 }
 
@@ -606,6 +611,7 @@ std::string fake_manager::wait_for_error(const std::string& text) {
 }
 
 int fake_manager::wait() {
+  if (state_->pid <= 0) throw std::logic_error("the worker has ended, and was waited for");
   if (!readable_until(state_->pidfd.get(), Clock::now() + state_->options.patience)) {
     throw std::runtime_error("waited long for the worker's end");
   }
