@@ -42,11 +42,11 @@ def a_package_that_is_removed_and_installed_again_runs():
     systemctl("start", "ostler@shop")
     run("dpkg", "-r", "ostler")
     assert ours() == []
-    run("dpkg", "-i", package)
+    run("dpkg", "-i", str(package))
     assert show("ActiveState") == "active"
     assert fetch()[0] == 200
     systemctl("stop", "ostler")
-    run("dpkg", "-i", package)  # an upgrade starts nothing
+    run("dpkg", "-i", str(package))  # an upgrade starts nothing
     assert show("ActiveState") == "inactive"
 
 
