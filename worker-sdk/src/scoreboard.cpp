@@ -283,8 +283,8 @@ void Scoreboard::progress(in_flight& request) noexcept {
   const auto lock = hold_if(request.overflowed_, mutex_);
   const std::uint64_t at = now();
   if (role != Role::kHeld || alone) store(page_.beat, at);
-  if (role == Role::kLoop || request.progress_ == 0) return;  // it holds no thread
-  request.progress_ = at;
+  if (role == Role::kLoop || load(request.progress_) == 0) return;  // it holds no thread
+  store(request.progress_, at);  // others may say so at the same time
   if (request.entry_ >= 0) store(page_.progress[request.entry_], at);
 }
 
@@ -299,11 +299,10 @@ void Scoreboard::discount(in_flight& request, nanoseconds time) noexcept {
   const auto wanted = static_cast<std::uint64_t>(std::max(time, nanoseconds::zero()).count());
   const std::uint64_t at = now();
   request.start_ = std::min(request.start_ + wanted, at);
+  const std::uint64_t progress = load(request.progress_);
+  if (progress != 0) store(request.progress_, std::min(progress + wanted, at));
   if (request.entry_ < 0) return;
-  if (request.progress_ != 0) {
-    request.progress_ = std::min(request.progress_ + wanted, at);
-    store(page_.progress[request.entry_], request.progress_);
-  }
+  if (progress != 0) store(page_.progress[request.entry_], load(request.progress_));
   store(page_.start[request.entry_], request.start_, std::memory_order_release);
 }
 
