@@ -12,7 +12,6 @@
 #include <regex>
 #include <stdexcept>
 #include <string>
-#include <thread>
 
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/write.hpp>
@@ -156,8 +155,9 @@ TEST_CASE("what a client sent stays inside its field, whatever it is") {
 
 TEST_CASE("a request whose client did not wait for the answer has its line") {
   const Listener listener;
-  const http::sync_handler handler = [](const http::request&) {
-    std::this_thread::sleep_for(200ms);  // NOLINT(sleep): until the client has gone
+  const Gate gate;
+  const http::sync_handler handler = [&gate](const http::request&) {
+    gate.wait();
     return http::response{.body = "done"};
   };
   Served served(listener, handler, options_with(worker_class::sync, [](http::options& options) {
@@ -169,8 +169,9 @@ TEST_CASE("a request whose client did not wait for the answer has its line") {
     REQUIRE(::send(socket.get(), request.data(), request.size(), 0) > 0);
     const linger reset{1, 0};
     REQUIRE(::setsockopt(socket.get(), SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0);
-    std::this_thread::sleep_for(50ms);  // NOLINT(sleep): it is read
+    served.errors.read_until(Gate::kWaiting);
   }
+  gate.open();
   CHECK(served.output.read_until("\n").find("\"GET /a HTTP/1.1\" 200 4") != std::string::npos);
 }
 

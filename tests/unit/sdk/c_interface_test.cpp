@@ -37,16 +37,17 @@ std::string ask(int socket) {
 }
 
 // Answers "x" to every connection in so many threads until it is asked to stop.
-int serve_in_c(std::size_t threads, std::chrono::milliseconds progress = 0ms) {
+// If `in_steps`, it tells of progress after the client's first byte, and waits for another.
+int serve_in_c(std::size_t threads, bool in_steps = false) {
   if (ostler_worker_open() != 0) return 1;
   if (ostler_worker_ready() != 0) return 2;
-  const auto serve = [progress] {
+  const auto serve = [in_steps] {
     for (int fd = -1; (fd = ostler_worker_accept()) >= 0; ostler_worker_close_connection(fd)) {
       const auto request = ostler_worker_request_begin(fd, "x");
-      if (progress > 0ms) {
-        std::this_thread::sleep_for(progress);  // NOLINT(sleep): work that takes its time
-        ostler_worker_request_progress(request);
-        std::this_thread::sleep_for(progress);  // NOLINT(sleep): and more of it
+      std::array<char, 2> steps{};
+      for (std::size_t i = 0; in_steps && i < steps.size(); ++i) {
+        if (::read(fd, &steps[i], 1) != 1) std::perror("read a step");
+        if (i == 0) ostler_worker_request_progress(request);
       }
       if (::write(fd, "x", 1) != 1) std::perror("answer");
       ostler_worker_request_end(request);
@@ -80,9 +81,11 @@ TEST_CASE("the example in C answers, counts, and drains") {
 }
 
 TEST_CASE("progress in C is a sign of life where every thread is busy") {
-  fake_manager manager({.body = [] { return serve_in_c(1, 300ms); }});
+  fake_manager manager({.body = [] { return serve_in_c(1, true); }});
   manager.wait_ready();
   const Fd client(manager.connect());
+  manager.wait_until([](const worker_figures& now) { return now.active == 1; });
+  checked(::write(client.get(), "a", 1), "send the first step");
   std::uint64_t told = 0;
   manager.wait_until([&](const worker_figures&) {
     const auto requests = manager.requests();
@@ -91,6 +94,7 @@ TEST_CASE("progress in C is a sign of life where every thread is busy") {
     return true;
   });
   CHECK(manager.figures().beat == told);
+  checked(::write(client.get(), "b", 1), "send the second step");
   CHECK(read_all(::dup(client.get())) == "x");
 }
 

@@ -202,8 +202,9 @@ TEST_CASE("an empty line after an answer begins no request") {
 
 TEST_CASE("in class threads an answer outlasts the keep-alive time of a worker that stops") {
   const Listener listener;
-  const http::sync_handler slow = [](const http::request& request) {
-    std::this_thread::sleep_for(500ms);  // NOLINT(sleep): longer than anything else is pending
+  const Gate gate;
+  const http::sync_handler slow = [&gate](const http::request& request) {
+    gate.wait();
     return answer(request);
   };
   Served served(listener, slow, options_with(worker_class::threads, [](http::options& options) {
@@ -212,8 +213,10 @@ TEST_CASE("in class threads an answer outlasts the keep-alive time of a worker t
                 }));
   Client client(listener);
   client.send(get("/a"));
-  std::this_thread::sleep_for(50ms);  // NOLINT(sleep): the handler has begun
+  served.errors.read_until(Gate::kWaiting);
   served.stop();
+  CHECK(client.hears_nothing_for(300ms));  // meanwhile whatever else was pending has ended
+  gate.open();
   const auto reply = client.receive();
   REQUIRE(reply);
   CHECK(reply->status == 200);

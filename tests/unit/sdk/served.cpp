@@ -1,11 +1,13 @@
 #include "served.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <csignal>
 #include <cstddef>
+#include <cstdio>
 #include <stdexcept>
 #include <variant>
 
@@ -27,6 +29,23 @@ std::string Pipe::read_until(const std::string& text) {
     seen.append(piece.data(), static_cast<std::size_t>(size));
   }
   return seen;
+}
+
+Gate::Gate() {
+  checked(::mkfifo(scratch_.file("gate").c_str(), 0600), "make a fifo");
+}
+
+void Gate::wait() const {
+  const Fd end(checked(::open(scratch_.file("gate").c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC),
+                       "open the gate's inner side"));
+  std::fputs(kWaiting, stderr);
+  wait_readable(end.get(), "wait at the gate");
+}
+
+void Gate::open() const {
+  const Fd end(checked(::open(scratch_.file("gate").c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC),
+                       "open the gate"));
+  checked(::write(end.get(), "x", 1), "open the gate");
 }
 
 http::options in_class(worker_class kind) {

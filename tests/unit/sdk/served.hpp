@@ -38,6 +38,20 @@ http::options async_with(Change change) {
 http::options in_class(worker_class kind);
 http::options in_async();
 
+// Where a handler, which is in another process, waits until the test lets it go on.
+class Gate {
+ public:
+  Gate();
+  // In the handler: says kWaiting on stderr, and returns when the gate is open. Throws if that does
+  // not come about.
+  void wait() const;
+  void open() const;
+  static constexpr const char* kWaiting = "waits at the gate\n";
+
+ private:
+  ScratchDirectory scratch_;
+};
+
 // A worker that serves these listeners, ready when the constructor returns.
 class Served {
  public:
