@@ -120,6 +120,8 @@ class Machine {
   // rollout.cpp
   void start_reload(const PlanAccepted& event);
   void start_restart(const RestartRequested& event);
+  void find_taken_listeners();
+  [[nodiscard]] static std::set<Generation> generations_in_use(const Pool& pool);
   void open_listeners();
   void listeners_answered();
   void reject();

@@ -213,6 +213,9 @@ void Machine::fill_slots(Pool& pool) {
   if (pool.rollout && pool.rollout->retry_at && *pool.rollout->retry_at <= now_) {
     pool.rollout->retry_at.reset();
   }
+  for (auto& [number, slot] : pool.slots) {  // those that are filled, too
+    if (slot.retry_at && *slot.retry_at <= now_) slot.retry_at.reset();
+  }
   bool outdated = false;
   for (View& view : look_at_slots(pool)) {
     if (view.good != nullptr && view.good->ready() && view.good->proven) {
@@ -268,8 +271,7 @@ void Machine::retire_useless(Pool& pool, View& view) {
 
 // Sees to it that somebody reliable serves, or is about to serve, in a slot. False: no spawn left.
 bool Machine::fill_slot(Pool& pool, View& view) {
-  Slot& slot = *view.slot;
-  if (slot.retry_at && *slot.retry_at <= now_) slot.retry_at.reset();
+  const Slot& slot = *view.slot;
   const bool rolling = pool.rollout && !pool.rollout->rolling_back;
   // While the new generation is unproven here, the one that served before is relied upon.
   const bool trusts_old = rolling && slot.proven != 0 && slot.proven != pool.desired &&
@@ -324,10 +326,17 @@ void Machine::note_fullness(Pool& pool) {
   pool.was_full = pool.was_full || full;
 }
 
-void Machine::prune_generations(Pool& pool) {
+// In force, with workers left, or to be rolled back to.
+std::set<Generation> Machine::generations_in_use(const Pool& pool) {
   std::set<Generation> used{pool.desired};
-  if (pool.rollout) used.insert({pool.rollout->from, pool.rollout->to});
+  if (pool.rollout) used.insert(pool.rollout->to);
+  if (pool.rollout && pool.rollout->from != 0) used.insert(pool.rollout->from);
   for (const auto& [id, worker] : pool.workers) used.insert(worker.generation);
+  return used;
+}
+
+void Machine::prune_generations(Pool& pool) {
+  const std::set<Generation> used = generations_in_use(pool);
   std::set<LaunchId> launches;  // after a restart, generations share one
   std::erase_if(pool.generations, [&](const auto& entry) {
     if (used.contains(entry.first)) return false;

@@ -1,5 +1,7 @@
 // Reloads and restarts: opening what is new, rolling it out, finishing or turning back.
 #include <algorithm>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "core/machine.hpp"
@@ -24,7 +26,32 @@ void Machine::start_reload(const PlanAccepted& event) {
     return reply(event.op, Outcome::kNotFound);
   }
   state_.reload = std::move(reload);
-  open_listeners();
+  find_taken_listeners();
+  state_.reload->faults.empty() ? open_listeners() : reject();
+}
+
+// In one file no listener is two pools'. But what a reload of one pool alone gives that, another
+// may have in force, and the two would share it from then on.
+void Machine::find_taken_listeners() {
+  Reload& reload = *state_.reload;
+  if (reload.only.empty()) return;
+  for (const auto& [id, other] : state_.pools) {
+    if (other.removed || other.name == reload.only) continue;
+    std::set<std::string> taken;
+    for (const Generation generation : generations_in_use(other)) {
+      const PoolPlan& plan = other.generations.at(generation);
+      taken.insert(plan.listeners.begin(), plan.listeners.end());
+    }
+    for (const PoolPlan& plan : reload.plan.pools) {
+      for (const std::string& key : plan.listeners) {
+        if (!taken.contains(key)) continue;
+        Failure& fault = reload.faults.emplace_back();
+        fault.kind = FailureKind::kListener;
+        fault.stage = key + " is still the listener of the pool '" + other.name + "'; reload '" +
+                      other.name + "' before, or all pools at once";
+      }
+    }
+  }
 }
 
 void Machine::start_restart(const RestartRequested& event) {

@@ -4,7 +4,6 @@
 #include <memory>
 
 #include <algorithm>
-#include <set>
 #include <stdexcept>
 #include <utility>
 
@@ -139,7 +138,6 @@ void Runtime::request(const control::Reload& command, const ControlServer::Respo
 // Reads the configuration again. `done` gets the answer once the outcome is known.
 void Runtime::reload(const std::string& only, const ControlServer::Respond& done) {
   config::Loaded loaded = options_.load();
-  if (loaded.ok()) loaded.faults = listeners_of_others(loaded.config, only);
   core::Plan plan;
   if (loaded.ok()) {
     try {
@@ -160,32 +158,6 @@ void Runtime::reload(const std::string& only, const ControlServer::Respond& done
     done(control::respond(reload_result(reply)));
   });
   enqueue(core::PlanAccepted{op, std::move(plan), only});
-}
-
-// The file says that no two pools have the same listener, but while a reload takes place, and after
-// one that is rolled back, the previous generations have theirs.
-std::vector<config::Fault> Runtime::listeners_of_others(const config::Config& config,
-                                                        const std::string& only) const {
-  std::vector<config::Fault> faults;
-  for (const auto& [id, other] : core_.state().pools) {
-    if (other.removed || (only.empty() && !config.pools.contains(other.name))) continue;
-    std::set<std::string> taken;
-    for (const auto& [generation, plan] : other.generations) {
-      taken.insert(plan.listeners.begin(), plan.listeners.end());
-    }
-    for (const auto& [name, pool] : config.pools) {
-      if (name == other.name || (!only.empty() && name != only)) continue;
-      for (std::size_t i = 0; i < pool.listen.size(); ++i) {
-        if (!taken.contains(Listeners::key(name, pool.listen[i]))) continue;
-        faults.push_back(
-            {config.file, 0, 0, fmt::format("pools.{}.listen[{}]", name, i),
-             fmt::format("{} is the listener of the pool '{}' until a reload has given "
-                         "that another; reload '{}' before",
-                         pool.listen[i].address.text(), other.name, other.name)});
-      }
-    }
-  }
-  return faults;
 }
 
 void Runtime::reject(const std::vector<config::Fault>& faults, const ControlServer::Respond& done) {

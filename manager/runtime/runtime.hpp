@@ -168,8 +168,6 @@ class Runtime {
   void request(const control::WorkerCommand& command, const ControlServer::Respond& respond);
   void reload(const std::string& only, const ControlServer::Respond& done);
   ControlServer::Respond answer_soon(const ControlServer::Respond& respond);
-  [[nodiscard]] std::vector<config::Fault> listeners_of_others(const config::Config& config,
-                                                               const std::string& only) const;
   void reject(const std::vector<config::Fault>& faults, const ControlServer::Respond& done);
   void take_log_settings(const config::Log& log);
   core::OperationId begin(Finish finish);

@@ -144,7 +144,8 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def machine(make_root, rpm_files):  # pylint: disable=unused-argument
+def machine(make_root, rpm_files):
+    assert rpm_files  # without them there is nothing to see
     made = Machine(make_root())
     yield made
     if made.service is not None and made.service.process.poll() is None:

@@ -17,7 +17,7 @@
 //   scale NAME 4|+1|-1|reset
 //   stop [now]
 //   recycle|drain|kill WORKER
-//   ready|beat|trigger|leaving|speaks|awake|worn WORKER…
+//   ready|beat|trigger|leaving|speaks|awake|worn|garbled WORKER…
 //   probed WORKER passed|failed|busy [DETAIL]
 //                          the answer to its last probe
 //   looked WORKER [awake] [silent=TIME] [request=TIME] [waiting=TIME] [WHAT]

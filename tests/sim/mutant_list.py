@@ -315,6 +315,8 @@ MUTANTS = [
     ("dispatchable-called-mute", "reconcile.cpp",
      "plan.accept == Accept::kDispatch && !worker.care.speaks;", "plan.accept == Accept::kDispatch;"),
     # --- rollout.cpp -----------------------------------------------------------------------------
+    ("taken-listener-shared", "rollout.cpp", "  if (reload.only.empty()) return;", "  return;"),
+    ("moving-listener-refused", "rollout.cpp", "  if (reload.only.empty()) return;", ""),
     ("commit-before-open", "rollout.cpp", "if (reload.opening.empty()) commit();", "commit();"),
     ("opened-twice", "rollout.cpp",
      "if (state_.listeners.contains(key) || !reload.opening.insert(key).second) continue;",

@@ -318,6 +318,7 @@ class Oracle {
   void start(const core::RestartRequested& event);
   bool start_next();
   void forget_finished_reload();
+  [[nodiscard]] bool takes_from_another(const Reload& reload) const;
   void open_or_commit();
   void listener_answered(const std::string& key);
   void commit();

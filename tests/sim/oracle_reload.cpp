@@ -85,8 +85,31 @@ void Oracle::start(const PlanAccepted& event) {
   if (!event.only.empty() && reload.plan.pools.empty() && find_pool(event.only) == nullptr) {
     return expect(event.op, Outcome::kNotFound);
   }
+  if (!event.only.empty() && takes_from_another(reload)) {
+    return expect(event.op, Outcome::kRejected);
+  }
   reload_ = std::move(reload);
   open_or_commit();
+}
+
+// A listener that stays another pool's, or may be its again.
+bool Oracle::takes_from_another(const Reload& reload) const {
+  std::set<std::string> wanted;
+  for (const PoolPlan& plan : reload.plan.pools) {
+    wanted.insert(plan.listeners.begin(), plan.listeners.end());
+  }
+  const auto has = [&](const PoolPlan& plan) {
+    return std::ranges::any_of(plan.listeners,
+                               [&](const std::string& key) { return wanted.contains(key); });
+  };
+  return std::ranges::any_of(pools_, [&](const auto& pool) {
+    if (pool->removed || pool->name == reload.only) return false;
+    return has(pool->plans.at(pool->desired())) ||
+           (pool->rollout && pool->rollout->from != 0 &&
+            has(pool->plans.at(pool->rollout->from))) ||
+           (pool->rollout && has(pool->plans.at(pool->rollout->to))) ||
+           std::ranges::any_of(pool->workers, [&](const Worker* one) { return has(one->plan); });
+  });
 }
 
 void Oracle::start(const RestartRequested& event) {

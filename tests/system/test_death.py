@@ -233,3 +233,17 @@ def test_after_a_standstill_of_the_machine_every_deadline_has_some_grace(manager
     eventually(lambda: all(worker["heartbeat_age"] < 0.5 for worker in one.workers()),
                what="heartbeats")
     assert one.pids() == before and one.pool()["restarts"] == 0
+
+
+def test_a_back_off_that_is_over_is_not_told_any_more(manager):
+    one = manager(start=False)
+    flag = one.directory / "broken"
+    script = f"test -e {flag} && exit 3; exec {program('ostler-example-http')}"
+    one.config["pools"]["web"] = {**example(workers=1), "command": ["/bin/sh", "-c", script],
+                                  "restart": {"backoff": "100ms"}}
+    one.write().start()
+    pid, = one.pids()
+    flag.touch()
+    assert one.post(f"/v1/workers/{pid}/recycle").status == 409  # its successor did not come up
+    eventually(lambda: one.pool()["backing_off"] is None)
+    assert one.pids() == [pid]
