@@ -153,6 +153,8 @@ void WorkerChannel::take(const ostler_message& message, std::vector<UniqueFd> de
 // It can give back no more than it was given. What it is, is looked at: another worker will get it.
 void WorkerChannel::take_returned(const ostler_message& message,
                                   std::vector<UniqueFd> descriptors) {
+  // Or it could be handed the same ones again, for ever.
+  if (!asked_back_) return give_up("connections back before it was asked for them");
   const std::uint64_t known = handed_ - returned_ - untaken();
   if (descriptors.empty() || descriptors.size() != message.count || descriptors.size() > known) {
     return give_up("connections back that it was not given");
@@ -199,7 +201,9 @@ int WorkerChannel::let_accept() {
 }
 
 int WorkerChannel::tell_to_return() {
-  return send({OSTLER_DRAIN, 0, 0}, {});
+  const int error = send({OSTLER_DRAIN, 0, 0}, {});
+  asked_back_ = asked_back_ || error == 0;
+  return error;
 }
 
 void WorkerChannel::want_room() {

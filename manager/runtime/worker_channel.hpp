@@ -103,7 +103,8 @@ class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
   core::Time untaken_since_{};
   std::uint64_t handed_ = 0;    // connections, in all
   std::uint64_t returned_ = 0;  // of them
-  int received_ = 0;            // since then
+  bool asked_back_ = false;
+  int received_ = 0;  // since then
   std::chrono::steady_clock::time_point since_;
 };
 

@@ -28,7 +28,7 @@ namespace {
 
 // A channel, and a worker's hands on its other ends.
 struct Fixture {
-  Fixture() {
+  explicit Fixture(bool asked_back = true) {
     WorkerChannel::Hooks hooks;
     hooks.heard = [this](WorkerSign sign) { signs.push_back(sign); };
     hooks.broken = [this](const std::string& reason) { broken = reason; };
@@ -37,6 +37,11 @@ struct Fixture {
       for (auto& connection : connections) returned.push_back(std::move(connection));
     };
     channel->start(std::move(hooks), {"a", "b", "c", "d"});
+    if (!asked_back) return;
+    ostler_message drain{};
+    REQUIRE(channel->tell_to_return() == 0);
+    REQUIRE(::recv(ends.channel.get(), &drain, sizeof drain, 0) == sizeof drain);
+    REQUIRE(drain.type == OSTLER_DRAIN);
   }
   void say(std::uint32_t type, std::uint64_t value = 0) const {
     const ostler_message message{type, 0, value};
@@ -434,6 +439,17 @@ TEST_CASE("a batch comes back with its listener; a message with more is none") {
     CHECK(with.broken == "a message of another size, or with too many descriptors");
     CHECK(::fcntl(next, F_GETFD) == -1);  // no descriptor was kept
   }
+}
+
+TEST_CASE("connections back before they were asked for are none") {
+  Fixture with(false);
+  std::vector<Client> clients(1);
+  hand_over(with, clients);
+  take(with, 1);
+  const Client back;
+  give_back(with, back.connection.fd.get());
+  CHECK(with.returned.empty());
+  CHECK(with.broken == "connections back before it was asked for them");
 }
 
 TEST_CASE("connections back of a listener that the worker does not have are none") {
