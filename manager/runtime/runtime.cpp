@@ -79,6 +79,9 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
           }),
       probes_(context,
               [this](core::WorkerId worker) {
+                // Whoever speaks the channel has said so before it waits for connections.
+                const auto found = processes_.find(worker);
+                if (found != processes_.end()) found->second.channel->drain();
                 enqueue(core::WorkerSigned{worker, core::WorkerSign::kReady});
               }),
       signals_(context, [this](int signal) { on_signal(signal); }),

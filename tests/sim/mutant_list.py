@@ -260,7 +260,7 @@ MUTANTS = [
     ("surge-off-by-one", "reconcile.cpp", "if (room-- <= 0) return;", "if (room-- < 0) return;"),
     ("no-spawn-cap", "core.cpp", "  --spawns_left_;\n", ""),
     ("old-generation-forgotten", "reconcile.cpp",
-     "if (pool.rollout) used.insert({pool.rollout->from, pool.rollout->to});", ""),
+     "if (pool.rollout && pool.rollout->from != 0) used.insert(pool.rollout->from);", ""),
     ("launch-dropped-twice", "reconcile.cpp",
      "  for (const LaunchId launch : launches) release(launch);\n  state_.listeners_touched = state_",
      "  for (const LaunchId launch : launches) {\n    release(launch);\n"

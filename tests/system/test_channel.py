@@ -312,3 +312,14 @@ def test_the_memory_of_a_ready_worker_is_not_what_it_used_when_it_started(manage
     (one.directory / "go").touch()
     one.settle()
     assert one.workers()[0]["memory"] > 3_000_000
+
+
+def test_who_is_seen_to_accept_has_been_heard_to_speak_before(manager):
+    """A worker that said HELLO and then waited for connections was seen to wait before it was heard, and
+    aborted as one that does not speak the channel: of 600 such starts about seven."""
+    one = manager({"web": {"command": [program("ostler-example-hello")], "listen": [ANY_PORT],
+                           "workers": 8, "health": {"request": "GET /"},
+                           "replace": {"surge": "100%"}}})
+    for _ in range(60):
+        answer = one.reload()
+        assert answer["outcome"] == "reloaded", answer
