@@ -30,7 +30,9 @@ PATTERNS = {"/": "a path with a slash",
             "^[^=\\u0000-\\u001f\\u007f]+$": "names"}
 DEFINED = {"path": "a path", "mode": "an octal mode", "account": "a name or number",
            "address": "an address", "listener": "a map", "request": "a request", "off": "off",
-           "text": "text", "pool": "a map of keys of a pool"}
+           "text": "text", "pool": "a map of keys of a pool",
+           "host": "a host", "headers": "a map of names and values",
+           "expect": "a status, a range such as 200-399, or a list of them"}
 
 
 # ---- The schema, read ----------------------------------------------------------------------------
@@ -135,7 +137,7 @@ class Schema:
 
     def _plural(self, part):
         names = {"text": "words", "request": "requests", "address": "addresses",
-                 "listener": "maps"}
+                 "listener": "maps", "probe": "maps"}
         if "anyOf" in part:
             return " or ".join(self._plural(one) for one in part["anyOf"])
         ref = part.get("$ref", "").rpartition("/")[2]
@@ -345,7 +347,7 @@ OWN = [Option("config", "FILE", "the configuration file", [], "file"),
        Option("version", "", "print the version", [])]
 ACCOUNTS = ("user", "group")
 VALUES = {"duration": "DURATION", "pause": "DURATION", "size": "SIZE", "path": "PATH",
-          "mode": "MODE", "request": "REQUEST"}
+          "mode": "MODE", "request": "REQUEST", "host": "HOST", "expect": "STATUSES"}
 
 
 def options(schema):
@@ -362,14 +364,15 @@ def option_of(schema, key, name):
     ref = next((one["$ref"].rpartition("/")[2] for one in (key.part, *key.part.get("anyOf", []))
                 if "$ref" in one and one["$ref"] != "#/$defs/off"), "")
     kind = "NUMBER" if key.part.get("type") in ("integer", "number") else VALUES.get(ref, "VALUE")
-    value = {"listen": "ADDRESS", "env": "NAME=VALUE", "warmup": "REQUEST", "user": "USER",
+    value = {"listen": "ADDRESS", "env": "NAME=VALUE", "health.headers": "NAME=VALUE",
+             "warmup": "REQUEST", "user": "USER",
              "group": "GROUP"}.get(name, kind)
     files = "directory" if name == "directory" else \
             "file" if ref == "path" or "a path" in schema.kind(key.part) else ""
     choices = [word for word in schema.choices(key.part) if word != "false" or "true" in
                schema.choices(key.part)]
     return Option(re.sub(r"[._]", "-", name), value, key.part["title"], choices, files,
-                  name in ("listen", "env", "warmup"),
+                  name in ("listen", "env", "warmup", "health.headers"),
                   "" if key.default_is_words or key.default in ("[]", "{}", None) or
                   "unless given" in key.part["title"] else key.default)
 

@@ -79,8 +79,8 @@ class Builder {
       const std::string index = std::to_string(list.items.size());
       const Place place_in = place_of("--" + name, option->path + "[" + index + "]");
       list.items.push_back(scalar_node(place_in, value));
-    } else if (name == "env") {
-      add_env(value);
+    } else if (name == "env" || name == "health-headers") {
+      add_entry(name, option->path, value);
     } else if (!given_.insert(name).second) {
       faults_.add(place, option->path, "is given twice");
     } else if (const std::string other = contradicting(option->path); !other.empty()) {
@@ -140,18 +140,23 @@ class Builder {
     faults_.add(place, "", "unknown option" + did_you_mean(name, known));
   }
 
-  void add_env(const std::string& value) {
+  // "NAME=VALUE" of an option that is a map and may be repeated.
+  void add_entry(const std::string& option, const std::string& map, const std::string& value) {
     const std::size_t equals = value.find('=');
-    const Place place = place_of("--env", "pools.app.env." + path_part(value.substr(0, equals)));
+    const std::string name = value.substr(0, equals);
+    const Place place = place_of("--" + option, map + "." + path_part(name));
     if (equals == std::string::npos) {
       return faults_.add(place, "", "must be NAME=VALUE, not " + quote(value));
     }
-    const std::string name = value.substr(0, equals);
-    if (!given_.insert("env " + name).second) {
+    if (const std::string other = contradicting(map); !other.empty()) {
+      return faults_.add(place, map, "contradicts " + other);
+    }
+    given_paths_.emplace(map, "--" + option);
+    if (!given_.insert(option + " " + name).second) {
       return faults_.add(place, "", "sets " + quote(name) + " twice");
     }
-    // A name may hold dots, so that it is no path.
-    const std::array<std::string, 4> path = {"pools", "app", "env", name};
+    std::vector<std::string> path = parts_of(map);
+    path.push_back(name);  // which may hold dots
     root_ = with_value(root_, path, scalar_node(place, value.substr(equals + 1)), place);
   }
 
@@ -162,7 +167,7 @@ class Builder {
       const std::array<std::string, 1> after = {"after"};
       return with_value(empty_map(place), after, scalar, place);
     }
-    if (name == "worker-trusted-proxies") return list_of(value, place);
+    if (name == "worker-trusted-proxies" || name == "health-expect") return list_of(value, place);
     if (name != "inherit-env" || value == "true" || value == "false") return scalar;
     return list_of(value, place);
   }
@@ -180,14 +185,18 @@ class Builder {
     return std::make_shared<const Node>(std::move(list));
   }
 
-  void put(std::string_view dotted, const NodePtr& value, const Place& place) {
+  static std::vector<std::string> parts_of(std::string_view dotted) {
     std::vector<std::string> path;
     for (std::size_t from = 0; from <= dotted.size();) {
       const std::size_t dot = std::min(dotted.find('.', from), dotted.size());
       path.emplace_back(dotted.substr(from, dot - from));
       from = dot + 1;
     }
-    root_ = with_value(root_, path, value, place);
+    return path;
+  }
+
+  void put(std::string_view dotted, const NodePtr& value, const Place& place) {
+    root_ = with_value(root_, parts_of(dotted), value, place);
   }
 
   const Host& host_;

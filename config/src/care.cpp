@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "config/src/probe_request.hpp"
 #include "config/src/scalars.hpp"
 #include "config/src/walk.hpp"
 #include "config/src/words.hpp"
@@ -19,7 +20,6 @@ namespace {
 constexpr std::size_t kMostWarmups = 100;
 // They reach a worker in one variable of its environment, of which Linux takes 128 KiB.
 constexpr std::size_t kMostProxies = 1000;
-constexpr std::size_t kLongestRequest = 1024;
 
 // 32 or 128; none: not an IP address.
 std::optional<int> address_bits(const std::string& text) {
@@ -44,29 +44,6 @@ bool is_proxy(const std::string& text) {
   if (is_mapped(text.substr(0, slash))) return false;
   const auto length = parse_whole(std::string_view(text).substr(slash + 1));
   return length && *length <= *bits;
-}
-
-// A method (RFC 9110 section 9.1, in capitals as all of them are) and a path.
-std::optional<ProbeRequest> parse_request(const std::string& text) {
-  const std::size_t space = text.find(' ');
-  if (space == 0 || space == std::string::npos || text.size() > kLongestRequest) return {};
-  ProbeRequest request{text.substr(0, space), text.substr(space + 1)};
-  const auto capital = [](char c) { return c >= 'A' && c <= 'Z'; };
-  const auto visible = [](char c) { return c > ' ' && c < '\x7F'; };
-  const bool good = std::all_of(request.method.begin(), request.method.end(), capital) &&
-                    request.target.starts_with('/') &&
-                    std::all_of(request.target.begin(), request.target.end(), visible);
-  return good ? std::optional(std::move(request)) : std::nullopt;
-}
-
-bool read_request(Reader& reader, const At& at, ProbeRequest& out) {
-  auto request = at.node->kind == NodeKind::kScalar ? parse_request(at.node->text) : std::nullopt;
-  if (!request) {
-    reader.wrong(at, "a method and a path, such as \"GET /healthz\"");
-    return false;
-  }
-  out = std::move(*request);
-  return true;
 }
 
 }  // namespace
@@ -139,15 +116,16 @@ void read_health(Reader& reader, const At& at, PoolDraft& out) {
     out.pool.health.reset();
   } else if (at.node->kind == NodeKind::kMap) {
     out.pool.health.emplace();
+    out.health_request = {};
     walk(reader, at, pool_keys(), out, "health.");
+    if (!out.health_request.method.empty()) out.pool.health->request = out.health_request;
   } else {
     reader.wrong(at, "off, or a map such as {request: \"GET /healthz\", interval: 10s}");
   }
 }
 
 void read_health_request(Reader& reader, const At& at, PoolDraft& out) {
-  ProbeRequest request;
-  if (read_request(reader, at, request)) out.pool.health->request = std::move(request);
+  read_request_line(reader, at, out.health_request);
 }
 
 void read_health_exec(Reader& reader, const At& at, PoolDraft& out) {
@@ -164,7 +142,7 @@ void read_warmup(Reader& reader, const At& at, PoolDraft& out) {
   std::vector<ProbeRequest> requests(at.node->items.size());
   bool good = true;
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    good = read_request(reader, item(at, i), requests[i]) && good;
+    good = read_probe_request(reader, item(at, i), requests[i]) && good;
   }
   if (good) out.pool.warmup = std::move(requests);
 }

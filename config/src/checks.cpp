@@ -366,6 +366,10 @@ class PoolCheck {
                                                   "an 'exec' such as [/usr/lib/app/check]");
     }
     if (health.exec.empty()) return;
+    for (const char* key : {"health.host", "health.headers", "health.expect"}) {
+      if (at(key).node != nullptr)
+        fault(at(key), "goes with 'request', and the check is a program");
+    }
     check_exec_tokens(health.exec);
     health.executable = find_program("health.exec", health.exec.front());
   }

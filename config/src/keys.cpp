@@ -6,6 +6,7 @@
 #include "config/src/accept.hpp"
 #include "config/src/care.hpp"
 #include "config/src/listen.hpp"
+#include "config/src/probe_request.hpp"
 #include "config/src/scalars.hpp"
 #include "config/src/walk.hpp"
 #include "config/src/words.hpp"
@@ -523,6 +524,19 @@ std::span<const Key<PoolDraft>> pool_keys() {
       Key<PoolDraft>{{"health", "off", "health checks of every worker"}, read_health},
       Key<PoolDraft>{{"health.request", "", "a request to each worker: \"GET /healthz\" (SDK)"},
                      read_health_request},
+      Key<PoolDraft>{{"health.host", "", "the Host header of that request, localhost unless given"},
+                     [](Reader& r, const At& at, PoolDraft& out) {
+                       read_probe_host(r, at, out.health_request);
+                     }},
+      Key<PoolDraft>{{"health.headers", "", "other headers of that request"},
+                     [](Reader& r, const At& at, PoolDraft& out) {
+                       read_probe_headers(r, at, out.health_request);
+                     }},
+      Key<PoolDraft>{
+          {"health.expect", "", "the statuses of a healthy worker's answer, 200-399 unless given"},
+          [](Reader& r, const At& at, PoolDraft& out) {
+            read_probe_expect(r, at, out.health_request);
+          }},
       Key<PoolDraft>{{"health.exec", "", "a program that exits 0 if the worker is healthy"},
                      read_health_exec},
       Key<PoolDraft>{{"health.interval", "", "from one check to the next, 10s unless given"},

@@ -39,6 +39,8 @@ struct PoolDraft {
   At at;                      // the pool's map, defaults merged in
   Place place;                // of the pool's name
   std::vector<At> listeners;  // where pool.listen[i] was written
+  // The parts of pool.health->request, which may be written in any order; no method: not given.
+  ProbeRequest health_request;
 };
 
 // A whole document, pools and includes left for the loader.

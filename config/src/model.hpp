@@ -136,10 +136,20 @@ struct Recycle {
   bool operator==(const Recycle&) const = default;
 };
 
-// "GET /healthz"
+// Statuses of HTTP answers, both ends included.
+struct StatusRange {
+  int from = 0;
+  int to = 0;
+  bool operator==(const StatusRange&) const = default;
+};
+
+// "GET /healthz", and what the answer is to be.
 struct ProbeRequest {
   std::string method;
   std::string target;
+  std::string host = "localhost";
+  std::map<std::string, std::string> headers = {};
+  std::vector<StatusRange> expect = {{200, 399}};  // at least one
   bool operator==(const ProbeRequest&) const = default;
 };
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "config/src/load.hpp"
+#include "config/src/probe_request.hpp"
 #include "config/src/scalars.hpp"
 
 namespace ostler::config {
@@ -226,24 +227,52 @@ void print_recycle(Map& out, const Recycle& recycle) {
   if (recycle.memory) map.raw("memory", size_text(*recycle.memory));
 }
 
-std::string text_of(const ProbeRequest& request) {
+std::string request_line(const ProbeRequest& request) {
   return scalar(request.method + " " + request.target);
 }
 
-void print_health(Map& out, const std::optional<Health>& health) {
+// Like variables, headers may hold what is nobody's business.
+std::string headers(const ProbeRequest& request, bool show) {
+  std::string out;
+  for (const auto& [name, value] : request.headers) {
+    out += (out.empty() ? "" : ", ") + scalar(name) + ": " + scalar(show ? value : "(left out)");
+  }
+  return "{" + out + "}";
+}
+
+std::string expect(const ProbeRequest& request) {
+  std::vector<std::string> ranges;
+  for (const StatusRange& range : request.expect) ranges.push_back(text_of(range));
+  return ranges.size() == 1 ? scalar(ranges.front()) : list(ranges);
+}
+
+void print_health(Map& out, const std::optional<Health>& health, bool show) {
   if (!health) return out.raw("health", "off");
   Map map = out.open("health");
-  if (health->request) map.raw("request", text_of(*health->request));
+  if (const auto& request = health->request) {
+    map.raw("request", request_line(*request));
+    map.text("host", request->host);
+    map.raw("headers", headers(*request, show));
+    map.raw("expect", expect(*request));
+  }
   if (!health->exec.empty()) map.raw("exec", list(health->exec));
   map.duration("interval", health->interval);
   map.duration("timeout", health->timeout);
   map.number("failures", health->failures);
 }
 
-void print_warmup(Map& out, const std::vector<ProbeRequest>& warmup) {
+// One that says nothing but what it asks is a text.
+std::string warmup_request(const ProbeRequest& request, bool show) {
+  const ProbeRequest plain{request.method, request.target};
+  if (request == plain) return request_line(request);
+  return "{request: " + request_line(request) + ", host: " + scalar(request.host) +
+         ", headers: " + headers(request, show) + ", expect: " + expect(request) + "}";
+}
+
+void print_warmup(Map& out, const std::vector<ProbeRequest>& warmup, bool show) {
   std::string requests;
   for (const ProbeRequest& request : warmup) {
-    requests += (requests.empty() ? "" : ", ") + text_of(request);
+    requests += (requests.empty() ? "" : ", ") + warmup_request(request, show);
   }
   out.raw("warmup", "[" + requests + "]");
 }
@@ -285,8 +314,8 @@ void print_pool(Map& out, const Pool& pool, bool show_env) {
   restart.number("burst", pool.restart.burst);
   restart.duration("reset_after", pool.restart.reset_after);
   print_recycle(out, pool.recycle);
-  print_health(out, pool.health);
-  print_warmup(out, pool.warmup);
+  print_health(out, pool.health, show_env);
+  print_warmup(out, pool.warmup, show_env);
   out.text("output", word(pool.output));
 }
 

@@ -26,16 +26,6 @@ UniqueFd make_connection(UniqueFd& worker_end) {
   return UniqueFd(ends[0]);
 }
 
-std::string text_of(const config::ProbeRequest& request) {
-  return request.method + " " + request.target;
-}
-
-// A health check wants success. A warm-up request has done its work if the application answered it,
-// whatever it thought of the request.
-bool passes(int status, bool warmup) {
-  return status >= 200 && status < (warmup ? 500 : 400);
-}
-
 core::Lasting lasting(core::Time since, core::Time until, std::string what = {}) {
   return {since, until, std::move(what)};
 }
@@ -102,23 +92,24 @@ void Runtime::perform(const core::Probe& action) {
 
 void Runtime::probe_by_request(const core::Probe& action, Process& process,
                                const config::ProbeRequest& request, core::Duration limit) {
-  const std::string what = text_of(request);
+  const std::string what = describe(request);
   std::string fault;
   UniqueFd connection = connect_to(action, process, fault);
   if (!connection) {
     return report(action, core::ProbeResult::kFailed, what + " could not be sent: " + fault);
   }
   ask_privately(context_, std::move(connection), request, limit,
-                [this, action, what, sent = now()](const PrivateAnswer& answer) {
+                [this, action, what, request, sent = now()](const PrivateAnswer& answer) {
                   if (answer.late && action.warmup < 0 && was_busy(action.worker, sent)) {
                     return report(action, core::ProbeResult::kBusy, "");
                   }
                   if (!answer.status) {
                     return report(action, core::ProbeResult::kFailed, what + ": " + answer.fault);
                   }
-                  const bool passed = passes(*answer.status, action.warmup >= 0);
-                  report(action, passed ? core::ProbeResult::kPassed : core::ProbeResult::kFailed,
-                         what + " was answered with " + std::to_string(*answer.status));
+                  const std::string wrong = unexpected(request, *answer.status);
+                  report(action,
+                         wrong.empty() ? core::ProbeResult::kPassed : core::ProbeResult::kFailed,
+                         wrong);
                 });
 }
 

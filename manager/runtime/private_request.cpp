@@ -10,6 +10,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/string.hpp>
 #include <boost/beast/http/empty_body.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/read.hpp>
@@ -17,6 +18,7 @@
 #include <memory>
 #include <utility>
 
+#include "config/src/probe_request.hpp"
 #include "runtime/background.hpp"
 #include "runtime/limits.hpp"
 
@@ -45,9 +47,15 @@ struct Exchange {
 };
 
 std::string text_of(const config::ProbeRequest& request) {
-  return request.method + " " + request.target +
-         " HTTP/1.1\r\nHost: localhost\r\nUser-Agent: ostlerd/" OSTLER_VERSION
-         "\r\nConnection: close\r\n\r\n";
+  std::string text = request.method + " " + request.target + " HTTP/1.1\r\nHost: " + request.host +
+                     "\r\nConnection: close\r\n";
+  bool agent = false;
+  for (const auto& [name, value] : request.headers) {
+    text += name + ": " + value + "\r\n";
+    agent = agent || boost::beast::iequals(name, "user-agent");
+  }
+  if (!agent) text += "User-Agent: ostlerd/" OSTLER_VERSION "\r\n";
+  return text + "\r\n";
 }
 
 std::string spell(std::chrono::nanoseconds limit) {
@@ -102,6 +110,25 @@ asio::awaitable<void> ask(std::shared_ptr<Exchange> with, std::string request,
 }
 
 }  // namespace
+
+std::string describe(const config::ProbeRequest& request) {
+  return request.method + " " + request.target;
+}
+
+std::string unexpected(const config::ProbeRequest& request, int status) {
+  std::string expected;
+  for (const config::StatusRange& range : request.expect) {
+    if (range.from <= status && status <= range.to) return {};
+    expected += (expected.empty() ? "" : ", ") + config::text_of(range);
+  }
+  std::string text = describe(request) + " was answered with " + std::to_string(status) + ", not " +
+                     expected + " (Host: " + request.host + ")";
+  // What frameworks answer to a host that is not theirs.
+  if (status == 400 || status == 403 || status == 421) {
+    text += "; set `host` if the application accepts only its own names";
+  }
+  return text;
+}
 
 void ask_privately(asio::io_context& context, UniqueFd connection,
                    const config::ProbeRequest& request, std::chrono::nanoseconds limit,

@@ -21,6 +21,11 @@ struct PrivateAnswer {
   bool late = false;          // that is why
 };
 
+// "GET /healthz"
+std::string describe(const config::ProbeRequest& request);
+// What is wrong with an answer of this status, in words; empty if it is expected.
+std::string unexpected(const config::ProbeRequest& request, int status);
+
 // `connection` is a connected stream socket. `done` is called once, from the loop.
 void ask_privately(boost::asio::io_context& context, UniqueFd connection,
                    const config::ProbeRequest& request, std::chrono::nanoseconds limit,

@@ -21,6 +21,7 @@ SPAWNER = "manager/runtime/spawner.cpp"
 REAPER = "manager/runtime/child_watch.cpp"
 DETACHER = "manager/runtime/background.hpp"
 USER_ASKER = "manager/control/socket_path.cpp"
+SCHEMA = "config/schema/ostler.schema.json"  # a table, and editors want it whole
 
 # Comments and literals, so that no rule is broken by prose. The order matters: the first that
 # matches at a place wins.
@@ -192,7 +193,7 @@ RULES = {
     "detached": (detached, ["*"], [DETACHER]),
     "header-guard": (header_guard, ["*.hpp", "*.h"], []),
     "header-comment": (header_comment, ["*.hpp", "*.h"], []),
-    "length": (length, ["*"], []),
+    "length": (length, ["*"], [SCHEMA]),
     "local-paths": (local_paths, ["*"], []),
     "leftovers": (leftovers, ["*"], []),
     "silenced": (silenced, ["*"], []),

@@ -119,6 +119,7 @@ class Rules(unittest.TestCase):
     def test_the_files_a_rule_is_about_may_do_it(self):
         for path, text in ((check_sources.SPAWNER, "vfork();\n"),
                            (check_sources.REAPER, "waitpid(-1, nullptr, 0);\n"),
+                           (check_sources.SCHEMA, "{}\n" * 701),
                            (check_sources.DETACHER, HEADER + "co_spawn(io, run(), detached);\n")):
             self.assertEqual(found(path, text), set())
 

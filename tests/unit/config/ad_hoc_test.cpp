@@ -138,6 +138,26 @@ TEST_CASE("options about how workers serve and are looked after") {
   CHECK(pool.warmup == std::vector<ProbeRequest>{{"GET", "/a,b"}, {"GET", "/c"}});
 }
 
+TEST_CASE("options about a health check's request") {
+  const Stable stable;
+  const Options options{{"listen", "tcp://:0"},       {"health-headers", "X-A=1=2"},
+                        {"health-headers", "X.B=y"},  {"health-request", "GET /"},
+                        {"health-host", "shop.test"}, {"health-expect", "200,300-308"}};
+  const Loaded loaded = load_options(stable.host, options, {"app"}, {});
+  CHECK(texts(loaded.faults) == Lines{});
+  CHECK(loaded.config.pools.at("app").health->request ==
+        ProbeRequest{
+            "GET", "/", "shop.test", {{"X-A", "1=2"}, {"X.B", "y"}}, {{200, 200}, {300, 308}}});
+  CHECK(has(faults(stable, {{"health-headers", "X-A"}}),
+            {"--health-headers: must be NAME=VALUE, not 'X-A'"}));
+  CHECK(has(faults(stable, {{"health-headers", "X-A=1"}, {"health-headers", "X-A=2"}}),
+            {"--health-headers: sets 'X-A' twice"}));
+  CHECK(has(faults(stable, {{"health-headers", "Host=a"}}),
+            {"--health-headers: is given by 'host'"}));
+  CHECK(has(faults(stable, {{"health-headers", "X-A=1"}, {"health", "off"}}),
+            {"--health: contradicts --health-headers"}));
+}
+
 TEST_CASE("options about who gets a connection, and how many workers there are") {
   const Stable stable;
   const Options options{
@@ -244,6 +264,9 @@ TEST_CASE("the list of options") {
                        "recycle-memory",
                        "health",
                        "health-request",
+                       "health-host",
+                       "health-headers",
+                       "health-expect",
                        "health-exec",
                        "health-interval",
                        "health-timeout",

@@ -132,6 +132,76 @@ TEST_CASE("health checks by a request") {
   CHECK(stable.pool_faults("  health: {request: GET /}\n  warmup: [GET /]").size() == 2);
 }
 
+TEST_CASE("a health check says whom it asks for, with which headers, and what is a good answer") {
+  const Stable stable;
+  const auto request = [&](const std::string& more) {
+    return stable.pool("  listen: [tcp://:0]\n  health: {request: GET /, " + more + "}")
+        .health->request.value();
+  };
+  CHECK(request("interval: 9s").host == "localhost");
+  CHECK(request("interval: 9s").headers.empty());
+  CHECK(request("interval: 9s").expect == std::vector<StatusRange>{{200, 399}});
+  CHECK(request("host: shop.example:8080").host == "shop.example:8080");
+  CHECK(request("host: \"[::1]\"").host == "[::1]");
+  CHECK(request("headers: {X-Forwarded-Proto: https, Accept: \"*/*\", X-Empty: \"\", A: 1}")
+            .headers ==
+        std::map<std::string, std::string>{
+            {"X-Forwarded-Proto", "https"}, {"Accept", "*/*"}, {"X-Empty", ""}, {"A", "1"}});
+  CHECK(request("expect: 404").expect == std::vector<StatusRange>{{404, 404}});
+  CHECK(request("expect: 200-499").expect == std::vector<StatusRange>{{200, 499}});
+  CHECK(request("expect: [200, 300-308, \"404\"]").expect ==
+        std::vector<StatusRange>{{200, 200}, {300, 308}, {404, 404}});
+  // In any order.
+  const auto health = stable
+                          .pool(
+                              "  listen: [tcp://:0]\n  health: {expect: 204, host: a.b, headers: "
+                              "{X: y}, request: POST /ping}")
+                          .health;
+  CHECK(health->request == ProbeRequest{"POST", "/ping", "a.b", {{"X", "y"}}, {{204, 204}}});
+}
+
+TEST_CASE("faults of a request that a worker is asked, each with its place") {
+  const Stable stable;
+  const auto faults = [&](const std::string& text) {
+    return stable.pool_faults("  listen: [tcp://:0]\n  health: {request: GET /, " + text + "}");
+  };
+  for (const char* host :
+       {"\"\"", "a b", "\"a\\r\\nX: y\"", "http://a", "a/b", "ü.example", "[a]"}) {
+    CAPTURE(host);
+    CHECK(has(faults("host: " + std::string(host)), {"health.host: must be a host, such as"}));
+  }
+  for (const char* name : {"\"X Y\"", "\"\"", "\"X:\"", "\"a\\r\\nX\"", "ü"}) {
+    CAPTURE(name);
+    CHECK(has(faults("headers: {" + std::string(name) + ": y}"), {"is not a header's name"}));
+  }
+  for (const char* value :
+       {"\"a\\r\\nX: y\"", "\"a\\n\"", "\" a\"", "\"a\\t\"", "[a]", "\"\\x7F\"", "~"}) {
+    CAPTURE(value);
+    CHECK(has(faults("headers: {X: " + std::string(value) + "}"),
+              {"health.headers.X: must be text without control characters"}));
+  }
+  CHECK(faults("headers: {HOST: a}") ==
+        Lines{"t.yaml:5:38: pools.app.health.headers.HOST: is given by 'host'"});
+  for (const char* name : {"Content-Length", "transfer-encoding", "Connection", "Upgrade"}) {
+    CAPTURE(name);
+    CHECK(has(faults("headers: {" + std::string(name) + ": 1}"),
+              {"health.headers." + std::string(name) + ": is the manager's own to send"}));
+  }
+  CHECK(has(faults("headers: {X-A: 1, x-a: 2}"), {"headers.x-a: is the same header as 'X-A'"}));
+  CHECK(has(faults("headers: [X]"), {"health.headers: must be a map such as"}));
+  CHECK(faults("headers: {Host: a, TE: b}, host: \"\", expect: 1").size() == 4);
+  for (const char* expect : {"ok", "100", "199-300", "200-600", "300-200", "200-", "-200", "2xx",
+                             "[]", "{}", "200 - 300", "0200"}) {
+    CAPTURE(expect);
+    CHECK(has(faults("expect: " + std::string(expect)), {"health.expect: must be a status from"}));
+  }
+  CHECK(has(faults("expect: [200, 1000]"), {"health.expect[1]: must be a status from"}));
+  CHECK(stable.pool_faults("  health: {exec: app, host: a, headers: {X: y}, expect: 200}").size() ==
+        3);
+  CHECK(has(stable.pool_faults("  health: {exec: app, host: a}"),
+            {"health.host: goes with 'request', and the check is a program"}));
+}
+
 TEST_CASE("health checks by a program") {
   const Stable stable;
   const auto health =
@@ -162,6 +232,17 @@ TEST_CASE("warm-up requests") {
   CHECK(stable.pool("  listen: [tcp://:0]\n  warmup: [GET /, POST /cache]").warmup ==
         std::vector<ProbeRequest>{{"GET", "/"}, {"POST", "/cache"}});
   CHECK(stable.pool("  warmup: []").warmup.empty());
+  CHECK(stable
+            .pool("  listen: [tcp://:0]\n  warmup: [GET /, {request: GET /account, host: a.b, "
+                  "headers: {X: y}, expect: [200, 401]}]")
+            .warmup ==
+        std::vector<ProbeRequest>{
+            {"GET", "/"}, {"GET", "/account", "a.b", {{"X", "y"}}, {{200, 200}, {401, 401}}}});
+  CHECK(has(faults("[GET /, {host: a}]"), {"warmup[1]: needs a 'request' such as"}));
+  CHECK(has(faults("[{request: GET /, hosts: a}]"),
+            {"warmup[0].hosts: unknown key 'hosts'; did you mean 'host'?"}));
+  CHECK(has(faults("[GET /, {request: GET}]"), {"warmup[1].request: must be a method"}));
+  CHECK(faults("[{request: GET}, {request: GET /, expect: x}]").size() == 2);
   CHECK(has(faults("GET /"), {"warmup: must be a list such as [\"GET /\"]"}));
   CHECK(has(faults("[GET /, GET]"), {"warmup[1]: must be a method and a path"}));
   CHECK(faults("[GET, GET /, POST]").size() == 2);

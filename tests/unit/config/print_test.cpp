@@ -202,11 +202,13 @@ class RandomConfig {
     if (maybe()) pool.recycle.memory = size();
     const bool serves_http =
         !pool.listen.empty() && pool.socket_protocol == SocketProtocol::kSystemd;
-    if (serves_http && maybe()) pool.warmup = {{"GET", "/"}, {"POST", "/a?b=\"c\"#{x}"}};
+    if (serves_http && maybe()) {
+      pool.warmup = {{"GET", "/"}, {"POST", "/a?b=\"c\"#{x}"}, make_request()};
+    }
     if (maybe()) return;
     Health& health = pool.health.emplace();
     if (serves_http && maybe()) {
-      health.request = ProbeRequest{"GET", "/healthz"};
+      health.request = make_request();
     } else {
       health.exec = {"app", text()};
       health.executable = stable_.scratch / "bin/app";
@@ -214,6 +216,16 @@ class RandomConfig {
     health.timeout = duration();
     health.interval = health.timeout + duration();
     health.failures = number(1, 1000);
+  }
+
+  ProbeRequest make_request() {
+    ProbeRequest request{"GET", "/healthz"};
+    if (maybe()) request.host = maybe() ? "[::1]:80" : "null";
+    if (maybe()) request.headers["X-#'`"] = maybe() ? "a: \"b\", #c}" : "";
+    if (maybe()) request.headers["null"] = "off";
+    if (maybe()) request.expect = {{200, 200}};
+    if (maybe()) request.expect.push_back({404, 499});
+    return request;
   }
 
   std::mt19937 random_;

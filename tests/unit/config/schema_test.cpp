@@ -210,7 +210,8 @@ bool is_coarse(std::string_view key, std::string_view value) {
 // schema wants in quotes.
 bool needs_quotes(std::string_view name, const json& value) {
   static const std::set<std::string_view> kTexts = {
-      "directory", "env_file", "socket", "command", "name", "user", "group", "exec", "health.exec"};
+      "directory", "env_file", "socket", "command",     "name",
+      "user",      "group",    "exec",   "health.exec", "health.host"};
   return kTexts.contains(name) && value.is_primitive() && !value.is_string();
 }
 
