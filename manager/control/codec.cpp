@@ -86,6 +86,10 @@ Json json_of(const ErrorView& error) {
           {"output", error.output}};
 }
 
+Json json_of(const ReopenFault& fault) {
+  return {{"file", fault.file}, {"operation", fault.operation}, {"reason", fault.reason}};
+}
+
 Json json_of(const ConfigFault& fault) {
   return {{"file", fault.file},
           {"line", fault.line > 0 ? Json(fault.line) : Json(nullptr)},
@@ -128,6 +132,10 @@ Json json_of(const PoolView& pool) {
           {"workers", list(pool.workers)}};
 }
 
+Json json_of(const ManagerErrorView& error) {
+  return {{"message", error.message}, {"time", rfc3339(error.time)}};
+}
+
 Json json_of(const StatusView& status) {
   Json pools = Json::object();
   for (const auto& [name, pool] : status.pools) pools[name] = json_of(pool);
@@ -139,6 +147,7 @@ Json json_of(const StatusView& status) {
           {"notify_rejected", status.notify_rejected},
           {"ignored_events", status.ignored_events},
           {"loop_turn_max", seconds(status.loop_turn_max)},
+          {"last_error", status.last_error ? json_of(*status.last_error) : Json(nullptr)},
           {"pools", std::move(pools)}};
 }
 
@@ -378,6 +387,23 @@ Response respond(const ReloadResult& result) {
 
 Response respond(const Done& done, int status) {
   return answer(status, kJson, to_json(done));
+}
+
+Response respond(const ReopenResult& result) {
+  if (result.errors.empty()) {
+    return respond(Done{"done", {{"reopened", std::int64_t{result.reopened}}}});
+  }
+  const ReopenFault& first = result.errors.front();
+  const std::size_t faults = result.errors.size();
+  const Problem problem =
+      reopen_failed(faults == 1 ? first.operation + " " + first.file + ": " + first.reason +
+                                      "; its lines still go to the file that was open"
+                                : std::to_string(faults) +
+                                      " files; their lines still go to the files that were open");
+  Json json = json_of(problem);
+  json["reopened"] = result.reopened;
+  json["errors"] = list(result.errors);
+  return answer(problem.status, kProblemJson, text_of(json));
 }
 
 Response respond(const Problem& problem) {

@@ -36,6 +36,7 @@ Response respond(const PoolView& pool);
 // 200 reloaded; else a problem document (409 rolled_back, 422 rejected) with the result's members.
 Response respond(const ReloadResult& result);
 Response respond(const Done& done, int status = 200);  // 202: asked for, not waited for
+Response respond(const ReopenResult& result);          // 200; with errors: a problem document, 409
 Response respond(const Problem& problem);
 // /livez, /readyz: 200 {"status": "ok"}; not ready: 503 {"status": "starting"}, the manager's
 // state.

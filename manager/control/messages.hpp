@@ -93,6 +93,12 @@ struct PoolView {
   std::vector<WorkerView> workers;
 };
 
+// A fault that is no pool's, and has not been mended since.
+struct ManagerErrorView {
+  std::string message;
+  WallTime time;
+};
+
 struct StatusView {
   std::string version;
   int pid = 0;
@@ -102,6 +108,7 @@ struct StatusView {
   std::uint64_t notify_rejected = 0;
   std::uint64_t ignored_events = 0;
   double loop_turn_max = 0;  // seconds
+  std::optional<ManagerErrorView> last_error;
   std::map<std::string, PoolView> pools;
 };
 
@@ -134,6 +141,18 @@ struct ReloadResult {
 struct Done {
   std::string outcome = "done";
   Members members;
+};
+
+// POST /v1/reopen
+struct ReopenFault {
+  std::string file;
+  std::string operation;  // "open"
+  std::string reason;
+};
+
+struct ReopenResult {
+  int reopened = 0;  // files
+  std::vector<ReopenFault> errors;
 };
 
 // GET /v1/events

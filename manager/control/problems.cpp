@@ -59,6 +59,10 @@ Problem conflict(std::string detail) {
   return make(409, "conflict", "It was tried and failed", std::move(detail));
 }
 
+Problem reopen_failed(std::string detail) {
+  return make(409, "reopen-failed", "A log file could not be opened anew", std::move(detail));
+}
+
 Problem too_large(std::string detail) {
   return make(413, "too-large", "The body is too large", std::move(detail));
 }

@@ -19,6 +19,7 @@ Problem method_not_allowed(std::string_view method, std::string_view path,
                            std::string allowed);        // 405, `allowed` as "GET, HEAD"
 Problem request_timeout(std::string detail);            // 408
 Problem conflict(std::string detail);                   // 409: it was tried and failed
+Problem reopen_failed(std::string detail);              // 409: a log file
 Problem too_large(std::string detail);                  // 413
 Problem expectation_failed(std::string_view expected);  // 417
 Problem header_too_large(std::string detail);           // 431

@@ -55,6 +55,17 @@ struct Stall {
   }
 };
 
+// One of the failures for which the manager gives up.
+struct ExitCause {
+  std::string pool;  // "": a listener's
+  Failure failure;
+  bool operator==(const ExitCause&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(pool)(failure);
+  }
+};
+
 // Everything the core knows. A value: it can be compared, written out and read back (snapshot.hpp).
 struct State {
   std::uint64_t last_id = 0;  // pools and workers draw from it
@@ -71,18 +82,19 @@ struct State {
   bool stopping_now = false;
   bool exited = false;
   ExitReason exit_reason = ExitReason::kStopped;
-  std::optional<Time> promised;   // what the last step returned
-  std::deque<Stall> stalls;       // the last few
-  Time now{};                     // of the last step
-  std::uint64_t ignored = 0;      // events that named nobody
-  std::set<PoolId> touched;       // to be looked at by the next reconcile
-  bool listeners_touched = true;  // whether a listener may have become superfluous
+  std::vector<ExitCause> exit_causes;  // why the manager gives up
+  std::optional<Time> promised;        // what the last step returned
+  std::deque<Stall> stalls;            // the last few
+  Time now{};                          // of the last step
+  std::uint64_t ignored = 0;           // events that named nobody
+  std::set<PoolId> touched;            // to be looked at by the next reconcile
+  bool listeners_touched = true;       // whether a listener may have become superfluous
 
   bool operator==(const State&) const = default;
   template <class Archive>
   void fields(Archive& a) {
     a(last_id)(jitter)(pools)(listeners)(reload)(queued)(operations);
-    a(configured)(was_ready)(any_ready)(stopping)(stopping_now)(exited)(exit_reason);
+    a(configured)(was_ready)(any_ready)(stopping)(stopping_now)(exited)(exit_reason)(exit_causes);
     a(promised)(stalls)(now)(ignored)(touched)(listeners_touched);
   }
 };
@@ -110,6 +122,8 @@ class Core {
 
 // Questions, answered from the state alone.
 ManagerState manager_state(const State& state);
+// Why the manager ends, in words: "giving up: no pool got a worker ready in 5 tries: web: …".
+std::string describe_exit(const State& state);
 PoolState pool_state(const State& state, const Pool& pool);
 const Pool* find_pool(const State& state, const std::string& name);
 const Worker* find_worker(const State& state, WorkerId id, const Pool** pool = nullptr);

@@ -8,6 +8,7 @@
 #include "core/action.hpp"
 #include "core/core.hpp"
 #include "core/failure.hpp"
+#include "core/limits.hpp"
 
 namespace ostler::core {
 namespace {
@@ -71,7 +72,8 @@ std::string describe(const Failure& failure) {
       " after " + spell(failure.after) + (failure.was_ready ? "" : ", before it was ready");
   switch (failure.kind) {
     case FailureKind::kSpawn:
-      return "could not be started: " + failure.stage + ": " + reason(failure.error);
+      return "could not be started: " + failure.stage +
+             (failure.error == 0 ? "" : ": " + reason(failure.error));
     case FailureKind::kExited:
       return "exited with code " + std::to_string(failure.code) + when;
     case FailureKind::kSignaled:
@@ -111,6 +113,28 @@ std::string describe(const Failure& failure) {
       return failure.error == 0 ? failure.stage : failure.stage + ": " + reason(failure.error);
   }
   return {};
+}
+
+std::string describe_exit(const State& state) {
+  std::string text;
+  switch (state.exit_reason) {
+    case ExitReason::kStopped:
+      return "stopped as asked";
+    case ExitReason::kNoListener:
+      text = "giving up: a socket could not be opened: ";
+      break;
+    case ExitReason::kAllPoolsFailed:
+      text = "giving up: no pool got a worker ready in " +
+             std::to_string(limits::kFirstStartTries) +
+             (state.exit_causes.size() == 1 ? " tries: " : " tries each: ");
+      break;
+  }
+  std::string separator;
+  for (const ExitCause& cause : state.exit_causes) {
+    text += std::exchange(separator, "; ") + (cause.pool.empty() ? "" : cause.pool + ": ") +
+            describe(cause.failure);
+  }
+  return text;
 }
 
 const char* word(StopCause cause) {

@@ -29,7 +29,7 @@ enum class FailureKind {
 struct Failure {
   FailureKind kind = FailureKind::kExited;
   std::string stage;  // kSpawn: "exec", "setuid"…; kListener: "bind tcp://127.0.0.1:80"; as above
-  int error = 0;      // errno
+  int error = 0;      // errno; 0: `stage` says all
   int code = 0;       // exit code or signal number
   bool core_dumped = false;
   bool was_ready = false;  // it had been ready before

@@ -451,17 +451,18 @@ void Machine::check_manager() {
 // A manager whose pools all fail from the start says so by ending, so that whoever started it sees.
 void Machine::check_first_start() {
   if (state_.any_ready || state_.stopping) return;
-  bool any = false;
+  std::vector<ExitCause> causes;
   for (const auto& [id, pool] : state_.pools) {
     if (pool.removed || pool.target() == 0) continue;
-    any = true;
+    causes.push_back({pool.name, pool.last_error ? pool.last_error->failure : Failure{}});
     const bool given_up = std::ranges::any_of(pool.slots, [](const auto& entry) {
       return entry.second.doublings >= limits::kFirstStartTries;
     });
     if (!given_up) return;
   }
-  if (!any) return;
+  if (causes.empty()) return;
   state_.exit_reason = ExitReason::kAllPoolsFailed;
+  state_.exit_causes = std::move(causes);
   begin_stop(false);
 }
 

@@ -130,7 +130,9 @@ void Machine::reject() {
   }
   state_.listeners_touched = true;  // those that only this reload still wanted
   for (const PoolPlan& plan : reload.plan.pools) release(plan.launch);
-  if (!reload.first) {
+  if (reload.first) {
+    for (const Failure& fault : reload.faults) state_.exit_causes.push_back({"", fault});
+  } else {
     Note finished;
     finished.kind = NoteKind::kReloadFinished;
     finished.pool = reload.only;

@@ -177,7 +177,13 @@ class Runner {
   }
 
   int operator()(const Reopen&) {
-    const Json answer = ask({"POST", "/v1/reopen", ""});
+    const Response response = session_.ask({"POST", "/v1/reopen", ""});
+    const Json said = parse_json(response.body);
+    const Json& errors = member(said, "errors");
+    if (errors.is_array() && errors.size() > 1 && !options_.json) {
+      for (const Json& error : errors) terminal_.err << reopen_fault_text(error) << "\n";
+    }
+    const Json answer = accept(response);
     say("files reopened: " + count_of(answer, "reopened"));
     return kDone;
   }

@@ -227,7 +227,10 @@ void print_status(const Terminal& terminal, const Json& manager) {
                << count_of(manager, "pid") << ", up " << duration(number_of(manager, "uptime"));
   if (const std::string file = text_of(manager, "config"); !file.empty())
     terminal.out << ", " << file;
-  terminal.out << "\n\n";
+  terminal.out << "\n";
+  if (const std::string error = text_of(member(manager, "last_error"), "message"); !error.empty())
+    terminal.out << terminal.paint(Style::kBad, "last error: " + error) << "\n";
+  terminal.out << "\n";
   Pools pools;
   const Json& all = member(manager, "pools");
   if (all.is_object())
@@ -278,6 +281,11 @@ std::string fault_text(const Json& fault) {
     if (const std::string text = text_of(fault, key); !text.empty())
       result += (result.empty() ? "" : ": ") + text;
   return or_dash(result);
+}
+
+std::string reopen_fault_text(const Json& fault) {
+  return or_dash(text_of(fault, "operation")) + " " + or_dash(text_of(fault, "file")) + ": " +
+         or_dash(text_of(fault, "reason"));
 }
 
 void print_outcome(const Terminal& terminal, const Json& answer, std::string_view done) {

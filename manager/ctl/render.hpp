@@ -35,5 +35,7 @@ std::string output_lines(const Json& holder);
 void print_outcome(const Terminal& terminal, const Json& answer, std::string_view done);
 // "file:line:column: key: message", leaving out what is not known.
 std::string fault_text(const Json& fault);
+// "open /var/log/web.log: Permission denied"
+std::string reopen_fault_text(const Json& fault);
 
 }  // namespace ostler::ctl

@@ -7,6 +7,7 @@
 #include <exception>
 #include <iostream>
 #include <stdexcept>
+#include <string>
 
 #include "config/src/host.hpp"
 #include "config/src/load.hpp"
@@ -70,16 +71,22 @@ int run(const Arguments& arguments, const config::Loaded& loaded, Inheritance in
   spdlog::info("ostlerd {} (pid {}), control socket {}", OSTLER_VERSION, ::getpid(),
                opened.socket->path());
   for (const std::string& warning : loaded.warnings) spdlog::warn("{}", warning);
+  boost::asio::io_context context{1};  // outlives the log thread, which posts to it
   int code = kUnexpected;
+  std::string why;
   try {
-    boost::asio::io_context context{1};
     runtime::Runtime manager(context, loaded.config, std::move(*opened.socket), std::move(options));
     ::malloc_trim(0);  // what reading the configuration took is not needed again soon
     code = manager.run();
+    why = manager.exit_text();
   } catch (const std::exception& error) {
-    spdlog::critical("{}", error.what());
+    why = std::string("unexpected failure: ") + error.what();
   }
-  spdlog::info("exit code {}", code);
+  if (code == 0) {
+    spdlog::info("exit code 0");
+  } else {
+    spdlog::error("{} (exit code {})", why, code);
+  }
   if (!runtime::close_log()) ::_exit(code);
   return code;
 }

@@ -22,6 +22,8 @@ inline constexpr std::size_t kOutputPerTurn = 65536;
 inline constexpr std::size_t kRemembered = 64;
 // Log lines that wait for a slow reader before the oldest are dropped.
 inline constexpr std::size_t kLogQueue = 1024;
+// Requests to open log files anew that wait while the log is written.
+inline constexpr std::size_t kLogJobs = 64;
 // How long the last lines may take at the end.
 inline constexpr auto kLogPatience = seconds(1);
 // Looking whether starting workers wait for connections: how often, and for how long at a stretch.

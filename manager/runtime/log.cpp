@@ -21,13 +21,16 @@
 #include <cstring>
 #include <ctime>
 #include <deque>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <stdexcept>
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "runtime/limits.hpp"
 #include "runtime/unique_fd.hpp"
@@ -193,23 +196,41 @@ class StderrSink : public spdlog::sinks::base_sink<std::mutex> {
   void flush_() override {}
 };
 
+// Why a file that is no log was not opened, beyond what the system says of it.
+std::string explain(int error) {
+  if (error == ELOOP) return reason(error) + " (it is a symbolic link, which is not followed)";
+  if (error == ENXIO) return reason(error) + " (it is a named pipe or a socket, not a file)";
+  return reason(error);
+}
+
+// Never through a link that somebody planted, and never a pipe, which would hold up whoever writes.
+std::optional<LogFileFault> open_log_file(const std::string& path, UniqueFd& file) {
+  const int flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+  UniqueFd opened(::open(path.c_str(), flags, 0640));
+  if (!opened) return LogFileFault{path, "open", explain(errno)};
+  struct stat status {};
+  if (::fstat(opened.get(), &status) != 0) return LogFileFault{path, "stat", reason(errno)};
+  if (!S_ISREG(status.st_mode) && !S_ISCHR(status.st_mode)) {
+    return LogFileFault{path, "open", "it is a named pipe or a device, not a file"};
+  }
+  file = std::move(opened);
+  return std::nullopt;
+}
+
 // A file that is appended to and can be opened anew (after a rotation).
 class FileSink : public spdlog::sinks::base_sink<std::mutex> {
  public:
   explicit FileSink(std::string path) : path_(std::move(path)) {
     formatter_ = std::make_unique<BareFormatter>();
-    if (const int error = reopen(); error != 0) {
-      throw std::system_error(error, std::generic_category(), "open " + path_);
-    }
+    if (const auto fault = reopen()) throw LogFileError(fault->text());
   }
-  int reopen() {
-    // Never through a link that somebody planted, and never a device or a pipe that would block.
-    const int fd = ::open(
-        path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0640);
-    if (fd < 0) return errno;
+  // The file that was open stays so if there is a fault.
+  std::optional<LogFileFault> reopen() {
+    UniqueFd opened;
+    if (auto fault = open_log_file(path_, opened)) return fault;
     const std::lock_guard lock(mutex_);
-    fd_ = UniqueFd(fd);
-    return 0;
+    fd_ = std::move(opened);
+    return std::nullopt;
   }
   [[nodiscard]] const std::string& path() const { return path_; }
 
@@ -274,13 +295,29 @@ class LogQueue {
     changed_.notify_all();
   }
 
+  // Has the log thread do something else before the next line. False: too much of that waits.
+  bool ask(std::function<void()> job) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (jobs_.size() >= limits::kLogJobs) return false;
+      jobs_.push_back(std::move(job));
+    }
+    changed_.notify_all();
+    return true;
+  }
+
   // The log thread: ends once it is asked to and has written all.
   void write() {
     std::unique_lock lock(mutex_);
     while (true) {
-      changed_.wait(lock, [this] { return ending_ || !lines_.empty(); });
-      if (lines_.empty()) break;
-      write_first(lock);
+      changed_.wait(lock, [this] { return ending_ || !jobs_.empty() || !lines_.empty(); });
+      if (!jobs_.empty()) {
+        do_first(lock);
+      } else if (!lines_.empty()) {
+        write_first(lock);
+      } else {
+        break;
+      }
     }
     written_ = true;
     changed_.notify_all();
@@ -300,6 +337,16 @@ class LogQueue {
     spdlog::details::log_msg_buffer message;
   };
 
+  void do_first(std::unique_lock<std::mutex>& lock) {
+    {
+      const std::function<void()> job = std::move(jobs_.front());
+      jobs_.pop_front();
+      lock.unlock();
+      job();
+    }
+    lock.lock();
+  }
+
   void write_first(std::unique_lock<std::mutex>& lock) {
     {
       const Line line = std::move(lines_.front());
@@ -313,6 +360,7 @@ class LogQueue {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Line> lines_;
+  std::deque<std::function<void()>> jobs_;
   bool ending_ = false;
   bool written_ = false;
 };
@@ -418,19 +466,27 @@ void adjust_log(const config::Log& log) {
   json_lines = log.format == config::LogFormat::kJson;
 }
 
-int reopen_logs() {
-  int count = 0;
+std::string LogFileFault::text() const {
+  return operation + " " + path + ": " + reason;
+}
+
+bool reopen_logs(std::function<void(const Reopened&)> done) {
+  std::vector<std::shared_ptr<FileSink>> files;
   std::erase_if(logs().files, [](const auto& entry) { return entry.second.expired(); });
   for (const auto& [path, weak] : logs().files) {
-    const auto sink = weak.lock();
-    if (!sink) continue;  // the log thread let go of it just now
-    if (const int error = sink->reopen(); error != 0) {
-      spdlog::error("reopen {}: {}", path, reason(error));
-    } else {
-      ++count;
-    }
+    if (auto sink = weak.lock()) files.push_back(std::move(sink));
   }
-  return count;
+  return logs().queue->ask([files = std::move(files), done = std::move(done)] {
+    Reopened result;
+    for (const auto& file : files) {
+      if (auto fault = file->reopen()) {
+        result.faults.push_back(std::move(*fault));
+      } else {
+        ++result.files;
+      }
+    }
+    done(result);
+  });
 }
 
 bool close_log() {

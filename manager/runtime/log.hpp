@@ -2,26 +2,48 @@
 // A stderr that is a stream to the journal gets each line with its priority and without the time.
 //
 // Lines are written by a thread of their own from a bounded queue, so that a reader that does not
-// read can never hold the manager up; when the queue is full the oldest lines are dropped. Call
-// from the main thread only.
+// read can never hold the manager up; when the queue is full the oldest lines are dropped. Files
+// are opened anew by that thread too: a disk or a file server may take its time. Call from the main
+// thread only.
 #pragma once
 
 #include <spdlog/logger.h>
 
+#include <functional>
 #include <memory>
+#include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "config/src/model.hpp"
 
 namespace ostler::runtime {
 
-// Makes spdlog's default logger. Throws std::runtime_error naming the file that cannot be opened.
+// Why a log file could not be opened.
+struct LogFileFault {
+  std::string path;
+  std::string operation;  // "open"
+  std::string reason;
+  [[nodiscard]] std::string text() const;  // "open /var/log/web.log: Permission denied"
+};
+class LogFileError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+struct Reopened {
+  int files = 0;
+  std::vector<LogFileFault> faults;
+};
+
+// Makes spdlog's default logger. Throws std::runtime_error; LogFileError names the file that cannot
+// be opened.
 void open_log(const config::Log& log);
 // Changes level and format of the log that is open.
 void adjust_log(const config::Log& log);
-// Opens log files and workers' output files anew; returns how many. A file that cannot be opened
-// stays as it is and is complained about.
-int reopen_logs();
+// Opens log files and workers' output files anew. Where that fails, the file that was open stays
+// in use. The log thread calls `done`. False: too many such requests wait already.
+bool reopen_logs(std::function<void(const Reopened&)> done);
 // Writes out what is queued. False: nobody took it within a moment, and the thread that writes it
 // is still at it, so that only `_exit` ends the process.
 bool close_log();

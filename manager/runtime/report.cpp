@@ -163,7 +163,10 @@ control::EventView Runtime::event_of(const core::Note& note) const {
     case core::NoteKind::kReloadFailing:
     case core::NoteKind::kPoolRemoved:
     case core::NoteKind::kManagerReady:
+      break;
     case core::NoteKind::kManagerStopping:
+      if (core_.state().exit_reason == core::ExitReason::kStopped) break;
+      add("reason", core::describe_exit(core_.state()));
       break;
   }
   return event;
@@ -223,7 +226,8 @@ void Runtime::log_note(const core::Note& note) const {
     case core::NoteKind::kManagerReady:
       return spdlog::info("ready");
     case core::NoteKind::kManagerStopping:
-      return spdlog::info("stopping");
+      if (core_.state().exit_reason == core::ExitReason::kStopped) return spdlog::info("stopping");
+      return spdlog::error("stopping: {}", core::describe_exit(core_.state()));
     case core::NoteKind::kClockJumped:
       return spdlog::warn("the manager stood still for {:.1f}s; every deadline is moved by that",
                           seconds(note.value));

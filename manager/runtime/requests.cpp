@@ -97,11 +97,7 @@ void Runtime::handle(const control::Command& command, const Peer& peer,
       respond(control::respond(done, 202));
       runtime.enqueue(core::StopRequested{{}, stop.now});
     }
-    void operator()(const control::Reopen&) const {
-      control::Done done;
-      done.members.emplace_back("reopened", std::int64_t{reopen_logs()});
-      respond(control::respond(done));
-    }
+    void operator()(const control::Reopen&) const { runtime.reopen(respond); }
     void operator()(const control::Livez&) const { respond(control::respond_live()); }
     void operator()(const control::Readyz&) const {
       const core::State& state = runtime.core_.state();
@@ -182,6 +178,31 @@ void Runtime::reject(const std::vector<config::Fault>& faults, const ControlServ
     systemd_.status(status_line());
   }
   done(control::respond(result));
+}
+
+void Runtime::reopen(const ControlServer::Respond& respond) {
+  const auto done = [this, respond](const Reopened& result) {
+    boost::asio::post(context_, [this, respond, result] { reopened(result, respond); });
+  };
+  if (!reopen_logs(done)) {
+    spdlog::error("log files are not opened anew: too many requests for it wait");
+    respond(control::respond(control::busy("the log cannot be written; try again")));
+  }
+}
+
+void Runtime::reopened(const Reopened& result, const ControlServer::Respond& respond) {
+  control::ReopenResult answer;
+  answer.reopened = result.files;
+  last_log_failure_.reset();
+  for (const LogFileFault& fault : result.faults) {
+    spdlog::error("reopen: {}; its lines still go to the file that was open", fault.text());
+    answer.errors.push_back({fault.path, fault.operation, fault.reason});
+    if (!last_log_failure_) {
+      last_log_failure_ = {"reopen: " + fault.text(), std::chrono::system_clock::now()};
+    }
+  }
+  if (result.faults.empty()) spdlog::info("reopened {} log files", result.files);
+  respond(control::respond(answer));
 }
 
 void Runtime::take_log_settings(const config::Log& log) {

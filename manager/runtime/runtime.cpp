@@ -295,8 +295,7 @@ void Runtime::on_signal(int signal) {
     case SIGHUP:
       return reload("", [](const control::Response&) {});
     case SIGUSR1:
-      spdlog::info("reopened {} log files", reopen_logs());
-      return;
+      return reopen([](const control::Response&) {});
     case SIGTTIN:
     case SIGTTOU:
       for (const auto& [id, pool] : core_.state().pools) {
@@ -414,7 +413,6 @@ void Runtime::perform(const core::Spawn& action) {
     process.channel = std::make_shared<WorkerChannel>(context_, channel_ends);
     stage = "pipe";
     if (output.mode == config::OutputMode::kFile) {
-      stage = "open " + output.path;
       log = file_logger(output.path);
       stage = "pipe";
     }
@@ -428,6 +426,9 @@ void Runtime::perform(const core::Spawn& action) {
     request.open_files = options_.open_files;
     open_output(process, request, output_end);
     spawned = spawn(request);
+  } catch (const LogFileError& error) {
+    spawned.stage = error.what();
+    spawned.error = 0;
   } catch (const std::system_error& error) {
     spawned.stage = stage;
     spawned.error = error.code().value();

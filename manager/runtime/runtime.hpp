@@ -37,6 +37,7 @@
 #include "runtime/launch.hpp"
 #include "runtime/listeners.hpp"
 #include "runtime/load.hpp"
+#include "runtime/log.hpp"
 #include "runtime/notify_socket.hpp"
 #include "runtime/output.hpp"
 #include "runtime/probes.hpp"
@@ -70,6 +71,8 @@ class Runtime {
   // Starts the pools and works until the manager has stopped. Returns the exit code (SPEC 11).
   // Throws std::runtime_error if it cannot begin.
   int run();
+  // Why it ended, once `run` has returned.
+  [[nodiscard]] std::string exit_text() const { return core::describe_exit(core_.state()); }
 
  private:
   // A worker's process: what the core does not know of it.
@@ -169,6 +172,8 @@ class Runtime {
   void reload(const std::string& only, const ControlServer::Respond& done);
   ControlServer::Respond answer_soon(const ControlServer::Respond& respond);
   void reject(const std::vector<config::Fault>& faults, const ControlServer::Respond& done);
+  void reopen(const ControlServer::Respond& respond);
+  void reopened(const Reopened& result, const ControlServer::Respond& respond);
   void take_log_settings(const config::Log& log);
   core::OperationId begin(Finish finish);
   control::ReloadResult reload_result(const core::Reply& reply) const;
@@ -220,6 +225,7 @@ class Runtime {
   std::uint64_t invariant_failures_ = 0;
   core::ManagerState told_ = core::ManagerState::kStarting;
   std::string last_reload_failure_;
+  std::optional<control::ManagerErrorView> last_log_failure_;
 
   std::map<core::WorkerId, Process> processes_;
   std::map<core::PoolId, std::uint64_t> requests_before_;  // of workers that are gone

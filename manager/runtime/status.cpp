@@ -77,6 +77,7 @@ control::StatusView Runtime::status_view() {
   view.notify_rejected = notify_.rejected();
   view.ignored_events = core_.state().ignored;
   view.loop_turn_max = seconds(longest_turn_);
+  view.last_error = last_log_failure_;
   for (const auto& [id, pool] : core_.state().pools) {
     // A pool that was removed may share its name with the one that came after it.
     if (core::find_pool(core_.state(), pool.name) == &pool) {

@@ -506,9 +506,8 @@ void Player::tell(const Reply& reply) {
 }
 
 void Player::tell(const ExitManager& action) {
-  lines_.emplace_back(action.reason == ExitReason::kStopped      ? "exit: stopped as asked"
-                      : action.reason == ExitReason::kNoListener ? "exit: no socket"
-                                                                 : "exit: every pool failed");
+  lines_.push_back("exit: " + describe_exit(core_.state()));
+  if (action.reason != core_.state().exit_reason) lines_.emplace_back("  for another reason");
 }
 
 OperationId Player::begin(const std::string& what) {

@@ -122,7 +122,9 @@ def test_sockets_that_systemd_handed_over_are_found_by_name(manager):
 def test_a_socket_that_systemd_did_not_hand_over_is_missed(manager):
     one = manager({"web": scripted(listen=["inherit:nothing"])}, start=False).launch()
     assert one.wait() == 3
-    assert "inherit:nothing" in one.log()
+    last = one.log().splitlines()[-1]
+    assert " error giving up: a socket could not be opened: " in last
+    assert "inherit:nothing" in last and last.endswith("(exit code 3)")
 
 
 def test_an_address_in_use_ends_the_start_with_code_three(manager):

@@ -125,6 +125,75 @@ def test_the_log_may_be_a_file_that_is_opened_anew(manager, how):
     eventually(lambda: "]: tick" in path.read_text())
 
 
+def test_a_log_that_cannot_be_reopened_is_an_error_and_the_old_file_stays_in_use(manager):
+    one = manager(start=False)
+    logs = one.directory / "logs"
+    logs.mkdir()
+    path = logs / "web.log"
+    one.config["pools"]["web"] = ticking(output=str(path))
+    one.write().start()
+    eventually(path.exists)
+    with open(path, encoding="utf-8") as old:
+        path.unlink()
+        logs.rmdir()
+        reason = f"open {path}: No such file or directory"
+        done = one.ctl("reopen")
+        assert done.returncode == 1 and reason in done.stderr and done.stdout == ""
+        answer = one.post("/v1/reopen")
+        assert answer.status == 409 and answer["reopened"] == 0 and answer["errors"] == [
+            {"file": str(path), "operation": "open", "reason": "No such file or directory"}]
+        before = len(lines_of(one, " error reopen: "))
+        assert before == 2 and reason in lines_of(one, " error reopen: ")[0]
+        one.signal(signal.SIGUSR1)
+        eventually(lambda: len(lines_of(one, " error reopen: ")) == 3)
+        assert reason in one.status()["last_error"]["message"]
+        assert f"last error: reopen: {reason}" in one.ctl("status").stdout
+        old.read()
+        eventually(old.read, what="lines that still go to the old file")
+    logs.mkdir()
+    assert one.post("/v1/reopen").status == 200
+    assert one.status()["last_error"] is None
+    eventually(lambda: path.exists() and path.stat().st_size > 0)
+
+
+def not_a_file(kind, path):
+    if kind == "named pipe":
+        os.mkfifo(path)
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/null")
+    return os.open("/dev/null", os.O_RDONLY)
+
+
+@pytest.mark.parametrize("kind, why", {"named pipe": "named pipe", "folder": "Is a directory",
+                                       "symbolic link": "symbolic link"}.items())
+def test_what_is_no_file_is_not_opened_as_a_log(manager, kind, why):
+    one = manager(start=False)
+    path = one.directory / "web.log"
+    one.config["pools"]["web"] = ticking(output=str(path))
+    one.write().start()
+    path.unlink()
+    handle = not_a_file(kind, path)
+    try:
+        done = one.ctl("reopen")
+        assert done.returncode == 1 and str(path) in done.stderr and why in done.stderr
+        second = one.directory / "second.log"
+        if kind == "named pipe":
+            os.mkfifo(second)
+        else:
+            second.symlink_to(path)
+        one.config["pools"]["web"]["output"] = str(second)
+        answer = one.write().reload()
+        assert answer["outcome"] == "rolled_back"
+        reason = answer["pools"]["web"]["reason"]
+        assert f"open {second}: " in reason
+        assert ("named pipe" if kind == "named pipe" else "symbolic link") in reason
+    finally:
+        os.close(handle)
+
+
 def test_the_level_of_the_log_can_change_with_a_reload(manager):
     one = manager({"web": scripted()}, log={"level": "error"})
     assert "listening" not in one.log()

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from control import Connection
-from ostler import example, scripted
+from ostler import example, scripted, shell
 from processes import alive, eventually
 
 
@@ -125,6 +125,21 @@ def test_exit_code_four_when_every_pool_fails_at_first_start(manager):
     assert one.wait() == 4
     tries = [one.log().count(f"error a.{slot}[") for slot in (0, 1)]
     assert max(tries) >= 5 and "cannot reach the database" in one.log()
+
+
+def test_a_manager_that_gives_up_says_why_in_its_last_line(manager):
+    quick = {"restart": {"backoff": "10ms", "backoff_max": "10ms"}}
+    one = manager({"web": shell("exit 3", **quick),
+                   "api": {"workers": 1, **quick}}, start=False)
+    (one.directory / "api").write_text("#!/no/such/interpreter\n")
+    (one.directory / "api").chmod(0o755)
+    one.config["pools"]["api"]["command"] = [str(one.directory / "api")]
+    assert one.write().launch().wait() == 4
+    last = one.log().splitlines()[-1]
+    assert " error giving up: no pool got a worker ready in 5 tries each: " in last
+    assert "web: exited with code 3 after" in last
+    assert "api: could not be started: exec" in last
+    assert last.endswith("(exit code 4)")
 
 
 def test_workers_that_still_start_are_ended_when_the_manager_gives_up(manager):

@@ -69,7 +69,7 @@ TEST_CASE("a status is the documented JSON, in the documented order") {
   CHECK(to_json(some_status()) ==
         R"({"version":"0.1.0","pid":4242,"state":"running","uptime":12.5,)"
         R"("config":"/etc/ostler/ostler.yaml","notify_rejected":0,"ignored_events":0,)"
-        R"("loop_turn_max":0.0,"pools":{"web":{)"
+        R"("loop_turn_max":0.0,"last_error":null,"pools":{"web":{)"
         R"("state":"running","generation":1,"accept":"shared","spawn":"exec",)"
         R"("target":4,"ready":4,"starting":0,"draining":0,"workers_configured":4,"scaled":false,)"
         R"("scaling":{"min":2,"max":8,"by":"busy","target":0.5},)"
@@ -216,6 +216,34 @@ TEST_CASE("a reload that the manager did not get to is 503") {
   ReloadResult result;
   result.outcome = "stopping";
   CHECK(respond(result).status == 503);
+}
+
+TEST_CASE("log files that could not be opened anew are a problem that names each of them") {
+  CHECK(respond(ReopenResult{2, {}}).body == "{\"outcome\":\"done\",\"reopened\":2}\n");
+  const ReopenFault web{"/l/web.log", "open", "No such file or directory"};
+  const Response one = respond(ReopenResult{1, {web}});
+  CHECK(one.status == 409);
+  CHECK(one.content_type == "application/problem+json");
+  const Json json = Json::parse(one.body);
+  CHECK(json["type"] == "urn:ostler:problem:reopen-failed");
+  CHECK(json["detail"] ==
+        "open /l/web.log: No such file or directory; its lines still go to the file that was open");
+  CHECK(json["reopened"] == 1);
+  CHECK(json["errors"] == Json::array({{{"file", "/l/web.log"},
+                                        {"operation", "open"},
+                                        {"reason", "No such file or directory"}}}));
+  const ReopenFault api{"/l/api.log", "open", "Permission denied"};
+  const Json two = Json::parse(respond(ReopenResult{0, {web, api}}).body);
+  CHECK(two["detail"] == "2 files; their lines still go to the files that were open");
+  CHECK(two["errors"].size() == 2);
+}
+
+TEST_CASE("a fault of the manager's own has its time") {
+  StatusView status;
+  status.last_error = ManagerErrorView{"reopen: open /l: Is a directory", at(0, 0)};
+  CHECK(Json::parse(to_json(status))["last_error"] ==
+        Json({{"message", "reopen: open /l: Is a directory"},
+              {"time", "1970-01-01T00:00:00.000000Z"}}));
 }
 
 TEST_CASE("other answers") {

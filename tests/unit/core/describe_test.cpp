@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/action.hpp"
+#include "core/core.hpp"
 #include "core/failure.hpp"
 
 using namespace ostler::core;
@@ -28,6 +29,8 @@ TEST_CASE("a failure is told with what it was about, how long it took and which 
   Failure spawn = failure(FailureKind::kSpawn, "exec");
   spawn.error = ENOENT;
   CHECK(describe(spawn) == "could not be started: exec: No such file or directory");
+  CHECK(describe(failure(FailureKind::kSpawn, "open a.log: it is a device")) ==
+        "could not be started: open a.log: it is a device");
   CHECK(describe(failure(FailureKind::kStartTimeout, "", 60s)) ==
         "was not ready within 1m0s (timeouts.start)");
   CHECK(describe(failure(FailureKind::kHeartbeatTimeout, "", 4200ms)) ==
@@ -78,4 +81,29 @@ TEST_CASE("each reason to replace a worker has a word of its own") {
   CHECK(std::string(word(Wear::kStranded)) == "stranded-connections");
   CHECK(std::string(word(StopCause::kRecycled)) == "recycled");
   CHECK(std::string(word(StopCause::kUnhealthy)) == "unhealthy");
+}
+
+TEST_CASE("a manager that gives up says what each pool died of, or which sockets it lacks") {
+  State state;
+  CHECK(describe_exit(state) == "stopped as asked");
+  state.exit_reason = ExitReason::kAllPoolsFailed;
+  Failure exited = failure(FailureKind::kExited, "", 200ms);
+  exited.code = 3;
+  state.exit_causes = {{"web", exited}};
+  CHECK(describe_exit(state) ==
+        "giving up: no pool got a worker ready in 5 tries: "
+        "web: exited with code 3 after 200ms, before it was ready");
+  Failure spawn = failure(FailureKind::kSpawn, "exec");
+  spawn.error = ENOENT;
+  state.exit_causes.push_back({"api", spawn});
+  CHECK(describe_exit(state) ==
+        "giving up: no pool got a worker ready in 5 tries each: "
+        "web: exited with code 3 after 200ms, before it was ready; "
+        "api: could not be started: exec: No such file or directory");
+  state.exit_reason = ExitReason::kNoListener;
+  Failure bind = failure(FailureKind::kListener, "bind tcp://127.0.0.1:80");
+  bind.error = EADDRINUSE;
+  state.exit_causes = {{"", bind}};
+  CHECK(describe_exit(state) ==
+        "giving up: a socket could not be opened: bind tcp://127.0.0.1:80: Address already in use");
 }

@@ -289,6 +289,22 @@ TEST_CASE("reopen") {
   CHECK(manager.requests() == Requests{"POST /v1/reopen"});
 }
 
+TEST_CASE("a log that could not be reopened: exit code 1, and every file with its reason") {
+  const std::string web = R"({"file": "/l/web.log", "operation": "open", "reason": "gone"})";
+  const std::string api = R"({"file": "/l/api.log", "operation": "open", "reason": "not yours"})";
+  const std::string title = R"({"title": "A log file could not be opened anew", "detail": )";
+  const std::string one = title + R"("open /l/web.log: gone", "errors": [)" + web + "]}";
+  const std::string two = title + R"("2 files", "errors": [)" + web + "," + api + "]}";
+  const std::string failed = "ostlerctl: A log file could not be opened anew: ";
+  {
+    FakeManager manager({{"POST /v1/reopen", answer(409, one, "application/problem+json")}});
+    check(run_at(manager.socket(), {"reopen"}), 1, "", failed + "open /l/web.log: gone\n");
+  }
+  FakeManager manager({{"POST /v1/reopen", answer(409, two, "application/problem+json")}});
+  check(run_at(manager.socket(), {"reopen"}), 1, "",
+        "open /l/web.log: gone\nopen /l/api.log: not yours\n" + failed + "2 files\n");
+}
+
 TEST_CASE("version, with and without a manager") {
   std::string path;
   {
