@@ -34,9 +34,12 @@ Json known(const std::optional<T>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
+Json json_of(const Value& value) {
+  return std::visit([](const auto& v) { return Json(v); }, value);
+}
+
 void add(Json& object, const Members& members) {
-  for (const auto& [name, value] : members)
-    object[name] = std::visit([](const auto& v) { return Json(v); }, value);
+  for (const auto& [name, value] : members) object[name] = json_of(value);
 }
 
 Json json_of(const ListenerView& listener) {
@@ -359,14 +362,33 @@ std::string to_json(const Done& done) {
   return text_of(json);
 }
 
+std::string to_json(const Members& members) {
+  Json json = Json::object();
+  add(json, members);
+  return text_of(json);
+}
+
+std::string to_json(const Value& value) {
+  return text_of(json_of(value));
+}
+
+Members members_of(const EventView& event) {
+  Members members;
+  if (!event.event.empty()) members.emplace_back("event", event.event);
+  if (event.pool) members.emplace_back("pool", *event.pool);
+  if (event.worker) members.emplace_back("worker", *event.worker);
+  if (event.slot) members.emplace_back("slot", std::int64_t{*event.slot});
+  if (event.pid) members.emplace_back("pid", std::int64_t{*event.pid});
+  if (event.generation) {
+    members.emplace_back("generation", static_cast<std::int64_t>(*event.generation));
+  }
+  members.insert(members.end(), event.members.begin(), event.members.end());
+  return members;
+}
+
 std::string to_json(const EventView& event) {
-  Json json = {{"time", rfc3339(event.time)}, {"event", event.event}};
-  if (event.pool) json["pool"] = *event.pool;
-  if (event.worker) json["worker"] = *event.worker;
-  if (event.slot) json["slot"] = *event.slot;
-  if (event.pid) json["pid"] = *event.pid;
-  if (event.generation) json["generation"] = *event.generation;
-  add(json, event.members);
+  Json json = {{"time", rfc3339(event.time)}};
+  add(json, members_of(event));
   return text_of(json);
 }
 

@@ -26,6 +26,11 @@ std::string to_json(const ReloadResult& result);
 std::string to_json(const Done& done);
 std::string to_json(const EventView& event);
 std::string to_json(const Problem& problem);
+std::string to_json(const Members& members);
+std::string to_json(const Value& value);
+
+// What an event says, in order, but for its time; of a line of the log too.
+Members members_of(const EventView& event);
 
 // 2026-01-31T12:34:56.123456Z
 std::string rfc3339(WallTime time);

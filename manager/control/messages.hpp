@@ -158,7 +158,7 @@ struct ReopenResult {
 // GET /v1/events
 struct EventView {
   WallTime time;
-  std::string event;  // "worker.ready"
+  std::string event;  // "worker.ready"; "": a line of the log that is no event
   std::optional<std::string> pool;
   std::optional<std::string> worker;  // "web.0"
   std::optional<int> slot;

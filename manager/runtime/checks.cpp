@@ -42,9 +42,9 @@ void Runtime::start_channel(core::WorkerId worker, const Process& process) {
     if (sign == core::WorkerSign::kAwake) note_cpu(worker);
     enqueue(core::WorkerSigned{worker, sign});
   };
-  hooks.broken = [this, worker, name = process.name(),
-                  pid = process.pid](const std::string& reason) {
-    spdlog::warn("{}[{}] sent {} on its channel, which is closed now", name, pid, reason);
+  hooks.broken = [this, worker, whom = about(process)](const std::string& reason) {
+    log_event(spdlog::level::warn, whom, "{}[{}] sent {} on its channel, which is closed now",
+              *whom.worker, *whom.pid, reason);
     enqueue(core::WorkerSigned{worker, core::WorkerSign::kGarbled});
   };
   hooks.room = [this, pool = process.pool_id] { dispatcher_.has_room(pool); };
@@ -71,8 +71,8 @@ void Runtime::perform(const core::LetAccept& action) {
   if (found == processes_.end()) return;
   if (!found->second.channel->speaks()) return;  // it accepts already, but is sent nothing
   if (const int error = found->second.channel->let_accept(); error != 0) {
-    spdlog::error("tell {}[{}] to accept: {}", found->second.name(), found->second.pid,
-                  std::generic_category().message(error));
+    log_event(spdlog::level::err, about(found->second), "tell {}[{}] to accept: {}",
+              found->second.name(), found->second.pid, std::generic_category().message(error));
   }
 }
 

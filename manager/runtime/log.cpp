@@ -1,10 +1,7 @@
 #include "runtime/log.hpp"
 
 #include <fcntl.h>
-#include <spdlog/details/log_msg_buffer.h>
-#include <spdlog/formatter.h>
-#include <spdlog/sinks/base_sink.h>
-#include <spdlog/sinks/syslog_sink.h>
+#include <spdlog/sinks/sink.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -12,19 +9,16 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#include <array>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <deque>
 #include <functional>
 #include <map>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <stdexcept>
 #include <system_error>
@@ -42,100 +36,7 @@ std::string reason(int error) {
   return std::generic_category().message(error);
 }
 
-std::string timestamp(std::chrono::system_clock::time_point time) {
-  const auto since = time.time_since_epoch();
-  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(since).count();
-  const auto seconds = static_cast<std::time_t>(ms / 1000);
-  std::tm parts{};
-  gmtime_r(&seconds, &parts);
-  std::array<char, 40> text{};
-  const auto length = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%S", &parts);
-  return std::string(text.data(), length) + "." + std::to_string(1000 + ms % 1000).substr(1) + "Z";
-}
-
-const char* level_word(spdlog::level::level_enum level) {
-  switch (level) {
-    case spdlog::level::trace:
-      return "trace";
-    case spdlog::level::debug:
-      return "debug";
-    case spdlog::level::info:
-      return "info";
-    case spdlog::level::warn:
-      return "warning";
-    case spdlog::level::err:
-    case spdlog::level::critical:
-    case spdlog::level::off:
-    case spdlog::level::n_levels:
-      break;
-  }
-  return "error";
-}
-
-int priority(spdlog::level::level_enum level) {
-  switch (level) {
-    case spdlog::level::trace:
-    case spdlog::level::debug:
-      return LOG_DEBUG;
-    case spdlog::level::info:
-      return LOG_INFO;
-    case spdlog::level::warn:
-      return LOG_WARNING;
-    case spdlog::level::err:
-    case spdlog::level::critical:
-    case spdlog::level::off:
-    case spdlog::level::n_levels:
-      break;
-  }
-  return LOG_ERR;
-}
-
-std::string_view view(spdlog::string_view_t text) {
-  return {text.data(), text.size()};
-}
-
-// "web.0[4243]: text"
-std::string named_text(const spdlog::details::log_msg& message) {
-  std::string line;
-  if (message.logger_name.size() > 0) {
-    line += view(message.logger_name);
-    line += ": ";
-  }
-  line += view(message.payload);
-  line += '\n';
-  return line;
-}
-
-// "2026-01-31T12:34:56.123Z info web.0[4243]: text"
-std::string text_line(const spdlog::details::log_msg& message) {
-  std::string line = timestamp(message.time);
-  line += ' ';
-  line += level_word(message.level);
-  line += ' ';
-  return line + named_text(message);
-}
-
-// The fields of a worker logger's name, "POOL.SLOT[PID]".
-void add_worker(nlohmann::ordered_json& json, std::string_view name) {
-  const auto dot = name.rfind('.');
-  const auto open = name.rfind('[');
-  if (dot == std::string_view::npos || open == std::string_view::npos || open < dot) return;
-  json["pool"] = name.substr(0, dot);
-  json["slot"] = std::atoi(std::string(name.substr(dot + 1, open - dot - 1)).c_str());
-  json["pid"] = std::atoi(std::string(name.substr(open + 1)).c_str());
-}
-
-std::string json_line(const spdlog::details::log_msg& message) {
-  nlohmann::ordered_json json;
-  json["time"] = timestamp(message.time);
-  json["level"] = level_word(message.level);
-  add_worker(json, view(message.logger_name));
-  json["message"] = view(message.payload);
-  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-}
-
-// `log.format`. An atomic, because a sink's formatter is changed under the lock that the log thread
-// holds while it writes, and nobody may read what it writes.
+// `log.format`. An atomic, because the log thread reads it.
 std::atomic<bool> json_lines{false};
 
 // Whether stderr is a stream to the journal, as sd-daemon(3) tells it: then a line begins with its
@@ -147,35 +48,6 @@ bool stderr_is_journal() {
          stream == std::to_string(status.st_dev) + ":" + std::to_string(status.st_ino);
 }
 
-class MainFormatter : public spdlog::formatter {
- public:
-  explicit MainFormatter(bool journal) : journal_(journal) {}
-  void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
-    std::string line = json_lines ? json_line(message)
-                       : journal_ ? named_text(message)
-                                  : text_line(message);
-    if (journal_) line = "<" + std::to_string(priority(message.level)) + ">" + line;
-    out.append(line.data(), line.data() + line.size());
-  }
-  std::unique_ptr<spdlog::formatter> clone() const override {
-    return std::make_unique<MainFormatter>(journal_);
-  }
-
- private:
-  bool journal_;
-};
-
-class BareFormatter : public spdlog::formatter {
- public:
-  void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
-    out.append(message.payload.data(), message.payload.data() + message.payload.size());
-    out.push_back('\n');
-  }
-  std::unique_ptr<spdlog::formatter> clone() const override {
-    return std::make_unique<BareFormatter>();
-  }
-};
-
 void write_all(int fd, const char* data, std::size_t size) {
   while (size > 0) {
     const ssize_t written = ::write(fd, data, size);
@@ -186,14 +58,34 @@ void write_all(int fd, const char* data, std::size_t size) {
   }
 }
 
-class StderrSink : public spdlog::sinks::base_sink<std::mutex> {
- protected:
-  void sink_it_(const spdlog::details::log_msg& message) override {
-    spdlog::memory_buf_t out;
-    formatter_->format(message, out);
-    write_all(STDERR_FILENO, out.data(), out.size());
+// Where lines go. Written to by the log thread alone.
+class LogOutput {
+ public:
+  LogOutput() = default;
+  LogOutput(const LogOutput&) = delete;
+  LogOutput& operator=(const LogOutput&) = delete;
+  virtual ~LogOutput() = default;
+  virtual void write(const LogLine& line) = 0;
+};
+
+std::string formatted(const LogLine& line) {
+  return json_lines ? json_line(line) : text_line(line);
+}
+
+class StderrOutput : public LogOutput {
+ public:
+  void write(const LogLine& line) override {
+    const std::string text = journal_ ? journal_line(line) : formatted(line);
+    write_all(STDERR_FILENO, text.data(), text.size());
   }
-  void flush_() override {}
+
+ private:
+  // The journal knows the time.
+  static std::string journal_line(const LogLine& line) {
+    return "<" + std::to_string(priority(line.level)) + ">" +
+           (json_lines ? json_line(line) : named_text(line) + "\n");
+  }
+  bool journal_ = stderr_is_journal();
 };
 
 // Why a file that is no log was not opened, beyond what the system says of it.
@@ -218,40 +110,29 @@ std::optional<LogFileFault> open_log_file(const std::string& path, UniqueFd& fil
 }
 
 // A file that is appended to and can be opened anew (after a rotation).
-class FileSink : public spdlog::sinks::base_sink<std::mutex> {
+class FileOutput : public LogOutput {
  public:
-  explicit FileSink(std::string path) : path_(std::move(path)) {
-    formatter_ = std::make_unique<BareFormatter>();
+  // `bare`: what a worker wrote and nothing else.
+  FileOutput(std::string path, bool bare) : path_(std::move(path)), bare_(bare) {
     if (const auto fault = reopen()) throw LogFileError(fault->text());
   }
   // The file that was open stays so if there is a fault.
-  std::optional<LogFileFault> reopen() {
-    UniqueFd opened;
-    if (auto fault = open_log_file(path_, opened)) return fault;
-    const std::lock_guard lock(mutex_);
-    fd_ = std::move(opened);
-    return std::nullopt;
+  std::optional<LogFileFault> reopen() { return open_log_file(path_, file_); }
+  void write(const LogLine& line) override {
+    const std::string text = bare_ ? line.text + "\n" : formatted(line);
+    write_all(file_.get(), text.data(), text.size());
   }
-  [[nodiscard]] const std::string& path() const { return path_; }
-
- protected:
-  void sink_it_(const spdlog::details::log_msg& message) override {
-    spdlog::memory_buf_t out;
-    formatter_->format(message, out);
-    write_all(fd_.get(), out.data(), out.size());
-  }
-  void flush_() override {}
 
  private:
   std::string path_;
-  UniqueFd fd_;
+  bool bare_;
+  UniqueFd file_;
 };
 
-// journald's native protocol: one datagram a message, FIELD=value lines. Messages hold no line
-// breaks here, so the form with a length is not needed.
-class JournaldSink : public spdlog::sinks::base_sink<std::mutex> {
+// One datagram a line.
+class JournaldOutput : public LogOutput {
  public:
-  JournaldSink() : socket_(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+  JournaldOutput() : socket_(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     std::strncpy(address.sun_path, "/run/systemd/journal/socket", sizeof address.sun_path - 1);
@@ -260,25 +141,21 @@ class JournaldSink : public spdlog::sinks::base_sink<std::mutex> {
       throw std::runtime_error(std::string("connect ") + address.sun_path + ": " + reason(errno));
     }
   }
-
- protected:
-  void sink_it_(const spdlog::details::log_msg& message) override {
-    std::string text =
-        "SYSLOG_IDENTIFIER=ostlerd\nPRIORITY=" + std::to_string(priority(message.level)) +
-        "\nMESSAGE=" + named_text(message);
-    nlohmann::ordered_json fields;
-    add_worker(fields, view(message.logger_name));
-    if (!fields.empty()) {
-      text += "OSTLER_POOL=" + fields["pool"].get<std::string>() + "\n";
-      text += "OSTLER_SLOT=" + std::to_string(fields["slot"].get<int>()) + "\n";
-      text += "OSTLER_WORKER_PID=" + std::to_string(fields["pid"].get<int>()) + "\n";
-    }
-    static_cast<void>(::send(socket_.get(), text.data(), text.size(), MSG_NOSIGNAL));
+  void write(const LogLine& line) override {
+    const std::string entry = journal_entry(line);
+    static_cast<void>(::send(socket_.get(), entry.data(), entry.size(), MSG_NOSIGNAL));
   }
-  void flush_() override {}
 
  private:
   UniqueFd socket_;
+};
+
+class SyslogOutput : public LogOutput {
+ public:
+  SyslogOutput() { ::openlog("ostlerd", LOG_PID, LOG_DAEMON); }
+  void write(const LogLine& line) override {
+    ::syslog(priority(line.level), "%s", named_text(line).c_str());
+  }
 };
 
 // What waits for the log thread. spdlog's own looks for work every ten seconds; this one sleeps
@@ -286,11 +163,11 @@ class JournaldSink : public spdlog::sinks::base_sink<std::mutex> {
 class LogQueue {
  public:
   // The oldest lines make way when nobody reads what is written.
-  void add(const spdlog::sink_ptr& sink, const spdlog::details::log_msg& message) {
+  void add(std::shared_ptr<LogOutput> output, LogLine line) {
     {
       const std::lock_guard lock(mutex_);
       if (lines_.size() >= limits::kLogQueue) lines_.pop_front();
-      lines_.push_back({sink, spdlog::details::log_msg_buffer(message)});
+      lines_.push_back({std::move(output), std::move(line)});
     }
     changed_.notify_all();
   }
@@ -332,9 +209,9 @@ class LogQueue {
   }
 
  private:
-  struct Line {
-    spdlog::sink_ptr sink;
-    spdlog::details::log_msg_buffer message;
+  struct Waiting {
+    std::shared_ptr<LogOutput> output;
+    LogLine line;
   };
 
   void do_first(std::unique_lock<std::mutex>& lock) {
@@ -349,45 +226,50 @@ class LogQueue {
 
   void write_first(std::unique_lock<std::mutex>& lock) {
     {
-      const Line line = std::move(lines_.front());
+      const Waiting first = std::move(lines_.front());
       lines_.pop_front();
       lock.unlock();
-      line.sink->log(line.message);
+      first.output->write(first.line);
     }
     lock.lock();
   }
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Line> lines_;
+  std::deque<Waiting> lines_;
   std::deque<std::function<void()>> jobs_;
   bool ending_ = false;
   bool written_ = false;
 };
 
-// Has the log thread write.
+// What loggers write to: has the log thread write.
 class QueuedSink : public spdlog::sinks::sink {
  public:
-  QueuedSink(std::shared_ptr<LogQueue> queue, spdlog::sink_ptr target)
-      : queue_(std::move(queue)), target_(std::move(target)) {}
-  void log(const spdlog::details::log_msg& message) override { queue_->add(target_, message); }
-  void flush() override {}
-  void set_pattern(const std::string& pattern) override { target_->set_pattern(pattern); }
-  void set_formatter(std::unique_ptr<spdlog::formatter> formatter) override {
-    target_->set_formatter(std::move(formatter));
+  QueuedSink(std::shared_ptr<LogQueue> queue, std::shared_ptr<LogOutput> output, About about)
+      : queue_(std::move(queue)), output_(std::move(output)), about_(std::move(about)) {}
+  void log(const spdlog::details::log_msg& message) override {
+    const auto text = [](spdlog::string_view_t view) {
+      return std::string(view.data(), view.size());
+    };
+    queue_->add(output_, {message.time, message.level, text(message.logger_name),
+                          text(message.payload), about_});
   }
+  void flush() override {}
+  void set_pattern(const std::string& /*pattern*/) override {}
+  void set_formatter(std::unique_ptr<spdlog::formatter> /*formatter*/) override {}
 
  private:
   std::shared_ptr<LogQueue> queue_;
-  spdlog::sink_ptr target_;
+  std::shared_ptr<LogOutput> output_;
+  About about_;
 };
 
 struct Logs {
   std::shared_ptr<LogQueue> queue;
-  spdlog::sink_ptr sink;
+  std::shared_ptr<LogOutput> output;
   spdlog::level::level_enum level = spdlog::level::info;
-  std::map<std::string, std::weak_ptr<FileSink>> files;
-  std::shared_ptr<FileSink> main_file;
+  std::map<std::string, std::weak_ptr<FileOutput>> files;
+  std::shared_ptr<FileOutput> main_file;
 };
 
 Logs& logs() {
@@ -395,14 +277,14 @@ Logs& logs() {
   return instance;
 }
 
-std::shared_ptr<FileSink> file_sink(const std::string& path) {
+std::shared_ptr<FileOutput> file_output(const std::string& path, bool bare) {
   auto& known = logs().files[path];
-  std::shared_ptr<FileSink> sink = known.lock();
-  if (!sink) {
-    sink = std::make_shared<FileSink>(path);
-    known = sink;
+  std::shared_ptr<FileOutput> output = known.lock();
+  if (!output) {
+    output = std::make_shared<FileOutput>(path, bare);
+    known = output;
   }
-  return sink;
+  return output;
 }
 
 spdlog::level::level_enum level_of(config::LogLevel level) {
@@ -421,23 +303,24 @@ spdlog::level::level_enum level_of(config::LogLevel level) {
   return spdlog::level::err;
 }
 
-spdlog::sink_ptr make_sink(const config::Log& log) {
+std::shared_ptr<LogOutput> make_output(const config::Log& log) {
   switch (log.output) {
     case config::LogOutput::kStderr:
-      return std::make_shared<StderrSink>();
+      return std::make_shared<StderrOutput>();
     case config::LogOutput::kFile:
-      return logs().main_file = file_sink(log.path);
+      return logs().main_file = file_output(log.path, false);
     case config::LogOutput::kJournald:
-      return std::make_shared<JournaldSink>();
+      return std::make_shared<JournaldOutput>();
     case config::LogOutput::kSyslog:
-      return std::make_shared<spdlog::sinks::syslog_sink_mt>("ostlerd", LOG_PID, LOG_DAEMON, true);
+      return std::make_shared<SyslogOutput>();
   }
   return nullptr;
 }
 
-std::shared_ptr<spdlog::logger> make_logger(const std::string& name, spdlog::sink_ptr sink) {
+std::shared_ptr<spdlog::logger> make_logger(const std::string& name,
+                                            std::shared_ptr<LogOutput> output, About about) {
   auto logger = std::make_shared<spdlog::logger>(
-      name, std::make_shared<QueuedSink>(logs().queue, std::move(sink)));
+      name, std::make_shared<QueuedSink>(logs().queue, std::move(output), std::move(about)));
   logger->set_level(logs().level);
   return logger;
 }
@@ -448,14 +331,8 @@ void open_log(const config::Log& log) {
   Logs& all = logs();
   all.queue = std::make_shared<LogQueue>();
   std::thread([queue = all.queue] { queue->write(); }).detach();
-  all.sink = make_sink(log);
-  if (log.output == config::LogOutput::kSyslog) {
-    all.sink->set_pattern("%n%v");
-  } else {
-    const bool journal = log.output == config::LogOutput::kStderr && stderr_is_journal();
-    all.sink->set_formatter(std::make_unique<MainFormatter>(journal));
-  }
-  spdlog::set_default_logger(make_logger("", all.sink));
+  all.output = make_output(log);
+  spdlog::set_default_logger(make_logger("", all.output, nullptr));
   adjust_log(log);
 }
 
@@ -471,10 +348,10 @@ std::string LogFileFault::text() const {
 }
 
 bool reopen_logs(std::function<void(const Reopened&)> done) {
-  std::vector<std::shared_ptr<FileSink>> files;
+  std::vector<std::shared_ptr<FileOutput>> files;
   std::erase_if(logs().files, [](const auto& entry) { return entry.second.expired(); });
   for (const auto& [path, weak] : logs().files) {
-    if (auto sink = weak.lock()) files.push_back(std::move(sink));
+    if (auto file = weak.lock()) files.push_back(std::move(file));
   }
   return logs().queue->ask([files = std::move(files), done = std::move(done)] {
     Reopened result;
@@ -495,36 +372,25 @@ bool close_log() {
   return true;
 }
 
+void log_event(spdlog::level::level_enum level, const control::EventView& about, std::string text) {
+  if (level < logs().level) return;
+  logs().queue->add(logs().output, {std::chrono::system_clock::now(), level, "", std::move(text),
+                                    std::make_shared<const control::EventView>(about)});
+}
+
 // What workers write is not the manager's to judge: it is logged whatever the level.
-std::shared_ptr<spdlog::logger> worker_logger(const std::string& name) {
-  auto logger = make_logger(name, logs().sink);
+std::shared_ptr<spdlog::logger> worker_logger(const std::string& name, About about) {
+  auto logger = make_logger(name, logs().output, std::move(about));
   logger->set_level(spdlog::level::trace);
   return logger;
 }
 
-std::shared_ptr<spdlog::logger> file_logger(const std::string& path) {
-  auto sink = file_sink(path);
-  if (sink == logs().main_file) return worker_logger("");
-  auto logger = make_logger("", sink);
+std::shared_ptr<spdlog::logger> file_logger(const std::string& path, About about) {
+  auto output = file_output(path, true);
+  if (output == logs().main_file) return worker_logger("", std::move(about));
+  auto logger = make_logger("", output, std::move(about));
   logger->set_level(spdlog::level::trace);
   return logger;
-}
-
-std::string printable(std::string_view text) {
-  static constexpr std::string_view kHex = "0123456789abcdef";
-  std::string out;
-  out.reserve(text.size());
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if ((byte >= 0x20 && byte != 0x7f) || c == '\t') {
-      out += c;
-    } else {
-      out += "\\x";
-      out += kHex[byte >> 4U];
-      out += kHex[byte & 0xfU];
-    }
-  }
-  return out;
 }
 
 }  // namespace ostler::runtime

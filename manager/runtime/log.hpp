@@ -13,9 +13,11 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "config/src/model.hpp"
+#include "runtime/log_line.hpp"
 
 namespace ostler::runtime {
 
@@ -48,13 +50,20 @@ bool reopen_logs(std::function<void(const Reopened&)> done);
 // is still at it, so that only `_exit` ends the process.
 bool close_log();
 
+// A line of the manager's own about a pool or a worker: JSON and the journal get the members of
+// `about` as fields. Its time is not looked at.
+void log_event(spdlog::level::level_enum level, const control::EventView& about, std::string text);
+template <class... Args>
+void log_event(spdlog::level::level_enum level, const control::EventView& about,
+               spdlog::format_string_t<Args...> text, Args&&... args) {
+  log_event(level, about, fmt::format(text, std::forward<Args>(args)...));
+}
+
 // A logger for what a worker writes: forwarded into the manager's log under "POOL.SLOT[PID]".
-std::shared_ptr<spdlog::logger> worker_logger(const std::string& name);
+using About = std::shared_ptr<const control::EventView>;
+std::shared_ptr<spdlog::logger> worker_logger(const std::string& name, About about);
 // A logger that writes bare lines to a file, shared by all who name the same file. Throws as
 // open_log does.
-std::shared_ptr<spdlog::logger> file_logger(const std::string& path);
-
-// Text of foreign origin for one line of a log: control bytes as \xNN.
-std::string printable(std::string_view text);
+std::shared_ptr<spdlog::logger> file_logger(const std::string& path, About about);
 
 }  // namespace ostler::runtime

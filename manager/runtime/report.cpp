@@ -62,6 +62,16 @@ pid_t Runtime::pid_of(core::WorkerId worker) const {
   return dead == remembered_.end() ? 0 : dead->pid;
 }
 
+control::EventView Runtime::about(const Process& process) {
+  control::EventView view;
+  view.pool = process.pool;
+  view.worker = process.name();
+  view.slot = process.slot;
+  view.pid = process.pid;
+  view.generation = process.generation;
+  return view;
+}
+
 std::string Runtime::doing_of(core::WorkerId worker) const {
   const auto process = processes_.find(worker);
   return process == processes_.end() ? std::string() : process->second.doing;
@@ -86,8 +96,9 @@ void Runtime::perform(const core::Note& action) {
   if (action.kind == core::NoteKind::kWorkerReady && process != processes_.end()) {
     process->second.measured.reset();
   }
-  log_note(action);
-  server_->publish(event_of(action));
+  const control::EventView event = event_of(action);
+  log_note(action, event);
+  server_->publish(event);
   if (action.kind == core::NoteKind::kReloadStarted) {
     std::erase_if(
         cut_, [&](const auto& entry) { return action.pool.empty() || entry.first == action.pool; });
@@ -172,65 +183,76 @@ control::EventView Runtime::event_of(const core::Note& note) const {
   return event;
 }
 
-void Runtime::log_note(const core::Note& note) const {
+void Runtime::log_note(const core::Note& note, const control::EventView& event) const {
   const std::string worker =
       note.pool + "." + std::to_string(note.slot) + "[" + std::to_string(pid_of(note.worker)) + "]";
   const std::string why = note.failure ? core::describe(*note.failure) : "";
   switch (note.kind) {
     case core::NoteKind::kWorkerStarting:
-      return spdlog::debug("{} starting, generation {}", worker, note.generation);
+      return log_event(spdlog::level::debug, event, "{} starting, generation {}", worker,
+                       note.generation);
     case core::NoteKind::kWorkerReady:
-      return spdlog::info("{} ready, generation {}", worker, note.generation);
+      return log_event(spdlog::level::info, event, "{} ready, generation {}", worker,
+                       note.generation);
     case core::NoteKind::kWorkerStopping:
       if (note.failure) {
         const std::string doing = doing_of(note.worker);
-        return spdlog::warn("{} is aborted: it {}{}{}", worker, why, doing.empty() ? "" : "; ",
-                            doing);
+        return log_event(spdlog::level::warn, event, "{} is aborted: it {}{}{}", worker, why,
+                         doing.empty() ? "" : "; ", doing);
       }
-      return spdlog::debug("{} asked to stop ({})", worker, core::word(note.cause));
+      return log_event(spdlog::level::debug, event, "{} asked to stop ({})", worker,
+                       core::word(note.cause));
     case core::NoteKind::kWorkerExited:
-      return spdlog::info("{} gone ({}): {}", worker, core::word(note.cause), why);
+      return log_event(spdlog::level::info, event, "{} gone ({}): {}", worker,
+                       core::word(note.cause), why);
     case core::NoteKind::kWorkerFailed:
-      return spdlog::error("{} {}; {}", worker, why,
-                           note.value < 0 ? std::string("not replaced")
-                           : note.value == 0
-                               ? std::string("replaced at once")
-                               : fmt::format("next try in {:.1f}s", seconds(note.value)));
+      return log_event(spdlog::level::err, event, "{} {}; {}", worker, why,
+                       note.value < 0    ? std::string("not replaced")
+                       : note.value == 0 ? std::string("replaced at once")
+                                         : fmt::format("next try in {:.1f}s", seconds(note.value)));
     case core::NoteKind::kWorkerUnkillable:
-      return spdlog::error("{} does not end on SIGKILL: it hangs in the kernel", worker);
+      return log_event(spdlog::level::err, event,
+                       "{} does not end on SIGKILL: it hangs in the kernel", worker);
     case core::NoteKind::kWorkerWorn:
-      return spdlog::info("{} is to be replaced ({}){}", worker, core::word(note.wear),
-                          note.wear == core::Wear::kMemory
-                              ? fmt::format(": it uses {} MiB", note.value >> 20U)
-                              : std::string());
+      return log_event(
+          spdlog::level::info, event, "{} is to be replaced ({}){}", worker, core::word(note.wear),
+          note.wear == core::Wear::kMemory ? fmt::format(": it uses {} MiB", note.value >> 20U)
+                                           : std::string());
     case core::NoteKind::kHealthFailed:
-      return spdlog::warn("{} {} ({} in a row)", worker, why, note.value);
+      return log_event(spdlog::level::warn, event, "{} {} ({} in a row)", worker, why, note.value);
     case core::NoteKind::kReloadStarted:
-      return spdlog::info("reload{}{} started", note.pool.empty() ? "" : " of ", note.pool);
+      return log_event(spdlog::level::info, event, "reload{}{} started",
+                       note.pool.empty() ? "" : " of ", note.pool);
     case core::NoteKind::kReloadFailing:
-      return spdlog::error("reload of {} is rolled back: a new worker {}", note.pool, why);
+      return log_event(spdlog::level::err, event, "reload of {} is rolled back: a new worker {}",
+                       note.pool, why);
     case core::NoteKind::kReloadFinished:
       if (note.outcome == core::Outcome::kReloaded) {
-        return spdlog::info("{} reloaded, generation {}", note.pool, note.generation);
+        return log_event(spdlog::level::info, event, "{} reloaded, generation {}", note.pool,
+                         note.generation);
       }
-      return spdlog::error("reload{}{} {}: {}", note.pool.empty() ? "" : " of ", note.pool,
-                           core::word(note.outcome), why);
+      return log_event(spdlog::level::err, event, "reload{}{} {}: {}",
+                       note.pool.empty() ? "" : " of ", note.pool, core::word(note.outcome), why);
     case core::NoteKind::kPoolScaled:
-      return spdlog::info("{} scaled from {} to {}: {}", note.pool,
-                          note.decision ? note.decision->from : 0, note.value,
-                          note.decision ? core::describe(*note.decision) : "asked for");
+      return log_event(spdlog::level::info, event, "{} scaled from {} to {}: {}", note.pool,
+                       note.decision ? note.decision->from : 0, note.value,
+                       note.decision ? core::describe(*note.decision) : "asked for");
     case core::NoteKind::kPoolReady:
-      return spdlog::info("{} has all its {} workers", note.pool, note.value);
+      return log_event(spdlog::level::info, event, "{} has all its {} workers", note.pool,
+                       note.value);
     case core::NoteKind::kPoolRemoved:
-      return spdlog::info("{} removed", note.pool);
+      return log_event(spdlog::level::info, event, "{} removed", note.pool);
     case core::NoteKind::kManagerReady:
-      return spdlog::info("ready");
+      return log_event(spdlog::level::info, event, "ready");
     case core::NoteKind::kManagerStopping:
-      if (core_.state().exit_reason == core::ExitReason::kStopped) return spdlog::info("stopping");
-      return spdlog::error("stopping: {}", core::describe_exit(core_.state()));
+      if (core_.state().exit_reason == core::ExitReason::kStopped)
+        return log_event(spdlog::level::info, event, "stopping");
+      return log_event(spdlog::level::err, event, "stopping: {}",
+                       core::describe_exit(core_.state()));
     case core::NoteKind::kClockJumped:
-      return spdlog::warn("the manager stood still for {:.1f}s; every deadline is moved by that",
-                          seconds(note.value));
+      return log_event(spdlog::level::warn, event,
+                       "the manager stood still for {:.1f}s; every deadline is moved by that",
+                       seconds(note.value));
   }
 }
 

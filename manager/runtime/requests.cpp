@@ -159,15 +159,15 @@ void Runtime::reload(const std::string& only, const ControlServer::Respond& done
 void Runtime::reject(const std::vector<config::Fault>& faults, const ControlServer::Respond& done) {
   control::ReloadResult result;
   result.outcome = core::word(core::Outcome::kRejected);
-  for (const config::Fault& fault : faults) {
-    spdlog::error("reload rejected: {}", fault.text());
-    result.errors.push_back(fault_view(fault));
-  }
   control::EventView event;
   event.time = std::chrono::system_clock::now();
   event.event = "reload.finished";
   event.members.emplace_back("outcome", result.outcome);
   event.members.emplace_back("reason", faults.front().text());
+  for (const config::Fault& fault : faults) {
+    log_event(spdlog::level::err, event, "reload rejected: {}", fault.text());
+    result.errors.push_back(fault_view(fault));
+  }
   server_->publish(event);
   last_reload_failure_ = "reload rejected: " + faults.front().text();
   // systemd has no word for a reload that failed: it is over, and the status says how.

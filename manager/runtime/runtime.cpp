@@ -316,7 +316,8 @@ void Runtime::on_notification(core::WorkerId worker, const Notification& notific
   process.channel->drain();
   if (notification.status) process.status = *notification.status;
   if (notification.error) {
-    spdlog::warn("{}[{}] reports: {}", process.name(), process.pid, reason(*notification.error));
+    log_event(spdlog::level::warn, about(process), "{}[{}] reports: {}", process.name(),
+              process.pid, reason(*notification.error));
   }
   const auto sign = [&](core::WorkerSign what) { enqueue(core::WorkerSigned{worker, what}); };
   const bool timed = process.launch->pool.ready.mode == config::ReadyMode::kAfter;
@@ -399,7 +400,7 @@ void Runtime::perform(const core::Spawn& action) {
   process.generation = action.generation;
   process.launch = launches_.at(action.launch);
   const config::Output& output = process.launch->pool.output;
-  std::shared_ptr<spdlog::logger> log;
+  std::shared_ptr<spdlog::logger> file;
   UniqueFd output_end;
   WorkerChannel::WorkerEnds channel_ends;
   SpawnResult spawned;
@@ -412,10 +413,7 @@ void Runtime::perform(const core::Spawn& action) {
   try {
     process.channel = std::make_shared<WorkerChannel>(context_, channel_ends);
     stage = "pipe";
-    if (output.mode == config::OutputMode::kFile) {
-      log = file_logger(output.path);
-      stage = "pipe";
-    }
+    if (output.mode == config::OutputMode::kFile) file = file_logger(output.path, nullptr);
     SpawnRequest request =
         make_spawn_request(*process.launch,
                            {action.pool_name, action.slot, action.generation, notify_.path(),
@@ -450,7 +448,8 @@ void Runtime::perform(const core::Spawn& action) {
   children_.add(process.pid, std::move(child));
   if (process.output) {
     const std::string name = process.name() + "[" + std::to_string(process.pid) + "]";
-    process.output->start(log ? log : worker_logger(name));
+    const auto whom = std::make_shared<const control::EventView>(about(process));
+    process.output->start(file ? file_logger(output.path, whom) : worker_logger(name, whom));
   }
   start_channel(action.worker, process);
   watch_readiness(action.worker, process);
@@ -488,8 +487,8 @@ void Runtime::perform(const core::SignalWorker& action) {
   }
   const int error = children_.signal(process.pid, signal);
   if (error != 0 && error != ESRCH) {
-    spdlog::error("send {} to {}[{}]: {}", core::signal_name(signal), process.name(), process.pid,
-                  reason(error));
+    log_event(spdlog::level::err, about(process), "send {} to {}[{}]: {}",
+              core::signal_name(signal), process.name(), process.pid, reason(error));
   }
 }
 
@@ -529,7 +528,9 @@ void Runtime::adjust_listeners(const std::string& name) {
   for (const config::Listener& listener : launch->second->pool.listen) {
     ListenError error;
     if (!listeners_.adjust(Listeners::key(name, listener), listener, error)) {
-      spdlog::error("{}: {}", error.stage, reason(error.error));
+      control::EventView event;
+      event.pool = name;
+      log_event(spdlog::level::err, event, "{}: {}", error.stage, reason(error.error));
     }
   }
 }

@@ -181,7 +181,9 @@ class Runtime {
   config::Config effective_config() const;
 
   // report.cpp
-  void log_note(const core::Note& note) const;
+  void log_note(const core::Note& note, const control::EventView& event) const;
+  // For lines about a worker that are no event.
+  static control::EventView about(const Process& process);
   control::EventView event_of(const core::Note& note) const;
   pid_t pid_of(core::WorkerId worker) const;
   std::string doing_of(core::WorkerId worker) const;

@@ -172,8 +172,8 @@ void Runtime::tell_to_return(const Process& process) const {
       pool->second.plan().accept == core::Accept::kDispatch && pool->second.target() > 0;
   if (!others || process.launch->pool.accept != config::Accept::kDispatch) return;
   if (const int error = process.channel->tell_to_return(); error != 0 && error != EPIPE) {
-    spdlog::error("tell {}[{}] to return its connections: {}", process.name(), process.pid,
-                  std::generic_category().message(error));
+    log_event(spdlog::level::err, about(process), "tell {}[{}] to return its connections: {}",
+              process.name(), process.pid, std::generic_category().message(error));
   }
 }
 
@@ -198,7 +198,8 @@ void Runtime::steer_listeners() {
 void Runtime::perform(const core::EmptyQueue& action) {
   const auto found = processes_.find(action.worker);
   if (found == processes_.end()) return;
-  spdlog::debug("{}[{}]: new connections go elsewhere", found->second.name(), found->second.pid);
+  log_event(spdlog::level::debug, about(found->second), "{}[{}]: new connections go elsewhere",
+            found->second.name(), found->second.pid);
 }
 
 }  // namespace ostler::runtime

@@ -32,8 +32,80 @@ def test_each_line_is_a_json_object_if_asked_for(manager):
     said, = [record for record in records if "hi" in record["message"]]
     worker = one.workers()[0]
     assert said["message"] == 'say "hi"' and said["level"] == "info"
-    assert (said["pool"], said["slot"], said["pid"]) == ("web", 0, worker["pid"])
+    assert {name: said[name] for name in ("pool", "worker", "slot", "pid", "generation")} == {
+        "pool": "web", "worker": "web.0", "slot": 0, "pid": worker["pid"], "generation": 1}
+    assert "event" not in said
     assert all(record["time"].endswith("Z") for record in records)
+
+
+def about(record):
+    return {name: record[name] for name in ("pool", "worker", "slot", "pid", "generation", "reason")
+            if name in record}
+
+
+def test_json_lines_about_a_worker_or_a_pool_bear_the_members_of_the_event(manager):
+    one = manager({"web": scripted()}, log={"format": "json", "level": "debug"})
+    pid, = one.pids()
+    assert one.ctl("kill", "web.0").returncode == 0
+    one.settle()
+    assert one.post("/v1/pools/web/scale", {"workers": 2}).status == 200
+    one.settle()
+    assert one.reload()["outcome"] == "reloaded"
+    one.config["pools"]["web"] = scripted("--exit-code", 3, "--print", "hello", workers=2)
+    assert one.write().reload()["outcome"] == "rolled_back"
+    one.settle()
+    assert one.stop() == 0
+    records = [json.loads(line) for line in one.log().splitlines()]
+    told = {}
+    for record in records:
+        if "event" in record:
+            told.setdefault(record["event"], []).append(record)
+            assert record["message"]
+    first = {"pool": "web", "worker": "web.0", "slot": 0, "pid": pid, "generation": 1}
+    assert about(told["worker.starting"][0]) == about(told["worker.ready"][0]) == first
+    killed = about(told["worker.exited"][0])
+    assert killed.pop("reason").startswith("was killed by SIGKILL") and killed == first
+    scaled = told["pool.scaled"][0]
+    assert about(scaled) == {"pool": "web", "generation": 1} and scaled["target"] == 2
+    assert told["reload.started"][0]["message"] == "reload started"
+    done, back = told["reload.finished"][:2]
+    assert about(done) == {"pool": "web", "generation": 2} and done["outcome"] == "reloaded"
+    assert back["outcome"] == "rolled_back" and back["reason"].startswith("exited with code 3")
+    failed = told["worker.failed"][0]
+    assert failed["generation"] == 3 and failed["worker"] in ("web.0", "web.1")
+    assert failed["reason"] == back["reason"] and failed["reason"] in failed["message"]
+    stopping = [about(record) for record in told["worker.stopping"] if record["cause"] == "stop"]
+    assert sorted(worker["slot"] for worker in stopping) == [0, 1]
+    assert {"manager.ready", "manager.stopping", "pool.ready", "reload.failing"} <= told.keys()
+
+
+def test_json_lines_say_what_the_events_say(manager):
+    one = manager({"web": scripted()}, log={"format": "json", "level": "debug"})
+    assert one.reload()["outcome"] == "reloaded"
+    with one.events("/v1/events?follow=false") as stream:
+        eventually(lambda: stream.ended)
+        events = stream.seen
+    assert len(events) > 5
+    for event in events:
+        del event["time"]
+        event.pop("output", None)
+    eventually(lambda: one.log().count('"event"') >= len(events))
+    said = [json.loads(line) for line in one.log().splitlines() if '"event"' in line]
+    for record in said:
+        del record["time"], record["level"], record["message"]
+    assert said[:len(events)] == events
+
+
+def test_an_output_file_that_is_the_log_bears_the_fields_too(manager):
+    one = manager(start=False)
+    path = one.directory / "manager.log"
+    one.config["log"] = {"output": str(path), "format": "json"}
+    one.config["pools"]["web"] = scripted("--print", "hello", output=str(path))
+    one.write().start()
+    eventually(lambda: "hello" in path.read_text())
+    said, = [record for record in map(json.loads, path.read_text().splitlines())
+             if record["message"] == "hello"]
+    assert (said["worker"], said["pid"]) == ("web.0", one.pids()[0])
 
 
 def test_both_stdout_and_stderr_are_forwarded_even_without_a_line_end(manager):
