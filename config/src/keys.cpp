@@ -247,8 +247,8 @@ void read_log_output(Reader& reader, const At& at, Log& out) {
 }
 
 void read_control_socket(Reader& reader, const At& at, Control& out) {
-  // The workers' notify socket lies beside it, under this name and ".notify".
-  constexpr std::size_t kMax = 107 - std::string_view(".notify").size();
+  // The workers' notify sockets lie beside it, by names of the kind of ".notify/1234567/s".
+  constexpr std::size_t kMax = 107 - std::string_view(".notify/1234567/s").size();
   std::string path;
   if (!reader.path(at, path)) return;
   if (path.size() > kMax) {

@@ -82,7 +82,7 @@ void ChildWatch::reap() {
   while (const pid_t pid = peek_exited()) {
     const auto child = children_.find(pid);
     if (child != children_.end()) {
-      before_reap_();
+      before_reap_(child->second.worker);
       reap_worker(child);
       left_behind_ = true;
       continue;

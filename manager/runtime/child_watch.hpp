@@ -41,7 +41,7 @@ int stop_signal_for(pid_t pid, int wanted);
 class ChildWatch {
  public:
   // A worker is dead and not reaped: what it sent before can still be told to be from it.
-  using BeforeReap = std::function<void()>;
+  using BeforeReap = std::function<void(core::WorkerId)>;
   using OnExit = std::function<void(const core::Exited&)>;
 
   ChildWatch(boost::asio::io_context& context, BeforeReap before_reap, OnExit on_exit);

@@ -1,5 +1,7 @@
 #include "runtime/launch.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -176,6 +178,13 @@ void set_workers(const config::Workers& workers, int automatic, core::PoolPlan& 
 
 std::shared_ptr<const Launch> make_launch(const config::Pool& pool) {
   return std::make_shared<const Launch>(Launch{pool, resolve_identity(pool.user, pool.group)});
+}
+
+NotifyOwner notify_owner(const Launch& launch) {
+  NotifyOwner owner{geteuid(), getegid()};
+  if (launch.identity) owner = {launch.identity->uid, launch.identity->gid};
+  owner.is_open = owner.uid == 0;
+  return owner;
 }
 
 core::PoolPlan make_plan(const config::Pool& pool, core::LaunchId launch, int automatic_workers) {

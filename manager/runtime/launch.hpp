@@ -14,6 +14,7 @@
 #include "core/action.hpp"
 #include "core/plan.hpp"
 #include "runtime/listeners.hpp"
+#include "runtime/notify_folder.hpp"
 #include "runtime/spawner.hpp"
 
 namespace ostler::runtime {
@@ -26,6 +27,9 @@ struct Launch {
 
 // Throws std::runtime_error if the pool's user or group cannot be resolved.
 std::shared_ptr<const Launch> make_launch(const config::Pool& pool);
+
+// Who may send to the notify socket of its workers.
+NotifyOwner notify_owner(const Launch& launch);
 
 core::PoolPlan make_plan(const config::Pool& pool, core::LaunchId launch, int automatic_workers);
 

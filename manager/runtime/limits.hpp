@@ -34,6 +34,17 @@ inline constexpr int kProbeShare = 20;  // at most one part in so many of the ti
 inline constexpr int kMessagesPerTurn = 16;
 inline constexpr int kMessagesPerSpan = 1000;
 inline constexpr auto kMessageSpan = seconds(10);
+// Notify sockets: messages read from one before the next has its turn; how long they are read at a
+// stretch, and for how long not after that, if more waits; and how long the last words of a worker
+// that is gone may take.
+inline constexpr int kNotifyBatch = 8;
+inline constexpr auto kNotifyTurn = milliseconds(1);
+inline constexpr auto kNotifyPause = milliseconds(3);
+inline constexpr auto kNotifyDrain = milliseconds(5);
+// Descriptors of one sender that are not closed yet, before nothing more is read from it.
+inline constexpr std::size_t kMostUnclosed = 256;
+// Sockets whose path was removed, and on which a worker may still be connected.
+inline constexpr std::size_t kFormerNotifySockets = 2;
 // Looking at the sockets of `accept: reuseport`: how often while there is load, while nothing
 // moves, and for which share of the time at most (one part in so many). At half the pace every
 // tenth request finds another before it.

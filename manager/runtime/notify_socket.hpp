@@ -1,89 +1,92 @@
-// The datagram socket that NOTIFY_SOCKET names: sd_notify(3), the manager's side.
+// The notify socket of one worker: what comes by it, and from whom.
 //
-// One socket for all workers. The kernel says who sent a datagram (SCM_CREDENTIALS); whether that
-// process belongs to a worker is for `Attribute` to say: anything else is dropped and counted.
-// Descriptors that come along are closed, a BARRIER's after the messages before it were handled.
+// The kernel says who sent a datagram (SCM_CREDENTIALS, and SCM_PIDFD where it knows that). The
+// worker itself is heard; so is who is seen to descend from it. Whom the kernel calls a user that
+// has no business here is refused before anything is read about him, and a living process that is
+// another worker's, or nobody's, after that. A sender that is gone by then is believed by the
+// socket and its user: nobody else's processes can reach the socket. What is refused is counted.
+//
+// Descriptors that come along are closed by another thread, a BARRIER's after the messages before
+// it were handled.
 #pragma once
 
 #include <sys/types.h>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
-#include <chrono>
-#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "core/ids.hpp"
-#include "runtime/socket_path.hpp"
+#include "runtime/background_closer.hpp"
+#include "runtime/kinship.hpp"
+#include "runtime/notification.hpp"
+#include "runtime/notify_folder.hpp"
+#include "runtime/unique_fd.hpp"
 
 namespace ostler::runtime {
 
-// What one datagram says, as far as it is understood. Unknown keys are ignored.
-struct Notification {
-  bool ready = false;
-  bool stopping = false;
-  bool watchdog = false;
-  bool trigger = false;
-  bool barrier = false;
-  // UTF-8 without control characters (\xNN stands for one), of at most kStatusBytes.
-  std::optional<std::string> status;
-  std::optional<int> error;                         // ERRNO
-  std::optional<std::chrono::microseconds> extend;  // at most limits::kExtension of the core
+// A sender as the kernel describes it.
+struct NotifySender {
+  pid_t pid = 0;
+  uid_t uid = 0;
+  bool is_gone = false;  // the kernel says so
+  UniqueFd pidfd;        // if the kernel gives one
 };
 
-inline constexpr std::size_t kStatusBytes = 512;
-
-// Total: any bytes give a Notification. Malformed lines are left out.
-Notification parse_notification(std::string_view datagram);
-
-class NotifySocket {
+class NotifySocket : public std::enable_shared_from_this<NotifySocket> {
  public:
-  using Attribute = std::function<core::WorkerId(pid_t sender)>;  // none: not a worker's
-  using Deliver = std::function<void(core::WorkerId, const Notification&)>;
+  // None may close the socket.
+  struct Hooks {
+    std::function<Kinship(pid_t)> kinship;
+    std::function<std::string(core::WorkerId)> name_of;  // "web.1", for what is said of it
+    std::function<void(const Notification&)> deliver;
+    std::function<void(const std::shared_ptr<NotifySocket>&)> readable;  // receive() is due
+    std::function<void()> refused;
+  };
+  enum class Left { kNothing, kMore, kHeld };  // held: until what it sent before is closed
 
-  // `deliver` may not destroy this object.
-  NotifySocket(boost::asio::io_context& context, Attribute attribute, Deliver deliver);
+  NotifySocket(boost::asio::io_context& context, core::WorkerId worker, const NotifyOwner& owner,
+               Hooks hooks);
+  // Closes. Nothing is delivered after that.
   ~NotifySocket();
   NotifySocket(const NotifySocket&) = delete;
   NotifySocket& operator=(const NotifySocket&) = delete;
 
-  // Binds `path` (replacing a stale one), writable for every user: the credentials are what is
-  // checked. Returns 0 or errno. After this, datagrams are delivered as they come.
-  [[nodiscard]] int open(const std::string& path);
-  // Handles all that is waiting, now: called before exits are, so that what a worker said before
-  // it died counts.
-  void drain();
-  [[nodiscard]] const std::string& path() const { return path_; }
-  // Datagrams that were too long, or of nobody's worker.
-  [[nodiscard]] std::uint64_t rejected() const { return rejected_; }
+  // From now on `readable` is called when something waits. Who is connected to a socket that was
+  // bound before is still heard by that.
+  void add(UniqueFd bound);
+  // Its process, once it runs.
+  void belongs_to(pid_t pid) { pid_ = pid; }
+  // At most so many messages. kNothing: `readable` will say when there is more.
+  Left receive(int most);
+  void close();
+
+  [[nodiscard]] core::WorkerId worker() const { return worker_; }
+  [[nodiscard]] const NotifyOwner& owner() const { return owner_; }
+  [[nodiscard]] std::uint64_t refused() const { return refused_; }
+  // "3 notifications were refused: the last came from pid 77, which belongs to web.1", or "".
+  [[nodiscard]] std::string what_was_refused() const;
 
  private:
-  void wait();
-  void take_turn();
-  // False if nothing is waiting.
-  bool receive_one();
-  // Up to `most`; false if nothing more is waiting.
-  bool receive(int most);
+  struct Bound;
 
-  boost::asio::posix::stream_descriptor descriptor_;
-  Attribute attribute_;
-  Deliver deliver_;
-  std::string path_;
-  SocketPath file_;
-  std::uint64_t rejected_ = 0;
-  std::shared_ptr<NotifySocket*> alive_;  // handlers that come after the end find it gone
+  void wait(const std::shared_ptr<Bound>& bound);
+  bool receive_one(Bound& bound);
+  [[nodiscard]] std::string fault_of(const NotifySender& sender) const;
+
+  boost::asio::io_context& context_;
+  core::WorkerId worker_;
+  NotifyOwner owner_;
+  Hooks hooks_;
+  pid_t pid_ = 0;
+  std::vector<std::shared_ptr<Bound>> bound_;  // the one that the path leads to is the last
+  BackgroundCloser closer_;
+  std::uint64_t refused_ = 0;
+  std::string last_fault_;
 };
-
-// The worker that `sender` belongs to: the process itself or an ancestor of it is a worker, or it
-// is in a worker's session, as one that was left behind by its parent still is. `worker_of` maps
-// the pid of a worker that is running.
-core::WorkerId attribute_sender(pid_t sender,
-                                const std::function<core::WorkerId(pid_t)>& worker_of);
 
 }  // namespace ostler::runtime

@@ -91,6 +91,10 @@ void Runtime::perform(const core::Note& action) {
   const bool hung = action.kind == core::NoteKind::kWorkerStopping && action.failure;
   if (hung && process != processes_.end()) {
     process->second.doing = describe_hang(process->second);
+    const std::string refused = notify_.what_was_refused(action.worker);
+    if (action.failure->kind == core::FailureKind::kStartTimeout && !refused.empty()) {
+      process->second.doing += (process->second.doing.empty() ? "" : "; ") + refused;
+    }
   }
   // What was measured while it started says nothing about what it uses.
   if (action.kind == core::NoteKind::kWorkerReady && process != processes_.end()) {

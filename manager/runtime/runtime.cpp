@@ -63,16 +63,9 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
       dispatcher_(context, listeners_, doorbell_,
                   [this](core::WorkerId worker) { waits_for(worker); }),
       load_(context, [this](core::PoolId pool) { return load_sources(pool); }),
-      notify_(
-          context,
-          [this](pid_t sender) {
-            return attribute_sender(sender, [this](pid_t pid) { return children_.worker_of(pid); });
-          },
-          [this](core::WorkerId worker, const Notification& notification) {
-            on_notification(worker, notification);
-          }),
+      notify_(context, notify_hooks()),
       children_(
-          context, [this] { notify_.drain(); },
+          context, [this](core::WorkerId worker) { notify_.drain(worker); },
           [this](const core::Exited& event) {
             exits_.push_back(event);
             schedule();
@@ -94,9 +87,8 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
     if (!trace_) throw std::runtime_error("open " + options_.trace + ": " + reason(errno));
     record(core::trace_header(seed));
   }
-  const std::string path = control_.path() + ".notify";
-  if (const int error = notify_.open(path); error != 0) {
-    throw std::runtime_error("bind " + path + ": " + reason(error));
+  if (const std::string failed = notify_.open_folder(control_.path()); !failed.empty()) {
+    throw std::runtime_error(failed);
   }
   server_.emplace(
       context, control_.listener(),
@@ -231,6 +223,7 @@ void Runtime::bury() {
     }
     left_behind(found->second);
     found->second.channel->close();
+    notify_.close(exit.worker);
     remembered_.push_back({exit.worker, found->second.pid, output_of(exit.worker)});
     if (remembered_.size() > limits::kRemembered) remembered_.pop_front();
     processes_.erase(found);
@@ -306,6 +299,19 @@ void Runtime::on_signal(int signal) {
     default:
       spdlog::warn("{}: not available in this version", core::signal_name(signal));
   }
+}
+
+NotifySockets::Hooks Runtime::notify_hooks() {
+  NotifySockets::Hooks hooks;
+  hooks.worker_of = [this](pid_t pid) { return children_.worker_of(pid); };
+  hooks.name_of = [this](core::WorkerId worker) {
+    const auto found = processes_.find(worker);
+    return found == processes_.end() ? "a worker that is gone" : found->second.name();
+  };
+  hooks.deliver = [this](core::WorkerId worker, const Notification& notification) {
+    on_notification(worker, notification);
+  };
+  return hooks;
 }
 
 void Runtime::on_notification(core::WorkerId worker, const Notification& notification) {
@@ -416,7 +422,8 @@ void Runtime::perform(const core::Spawn& action) {
     if (output.mode == config::OutputMode::kFile) file = file_logger(output.path, nullptr);
     SpawnRequest request =
         make_spawn_request(*process.launch,
-                           {action.pool_name, action.slot, action.generation, notify_.path(),
+                           {action.pool_name, action.slot, action.generation,
+                            notify_.open(action.worker, notify_owner(*process.launch)),
                             options_.environment, action.worker, action.recycle_requests,
                             channel_ends.channel.get(), channel_ends.scoreboard.get()},
                            listeners_);
@@ -436,9 +443,11 @@ void Runtime::perform(const core::Spawn& action) {
   }
   if (spawned.pid < 0) {
     listeners_.release(action.worker);
+    notify_.close(action.worker);
     return enqueue(core::SpawnFailed{action.worker, spawned.stage, spawned.error});
   }
   process.pid = spawned.pid;
+  notify_.started(action.worker, process.pid);
   Child child;
   child.worker = action.worker;
   child.name = process.name();

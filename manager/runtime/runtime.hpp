@@ -38,7 +38,7 @@
 #include "runtime/listeners.hpp"
 #include "runtime/load.hpp"
 #include "runtime/log.hpp"
-#include "runtime/notify_socket.hpp"
+#include "runtime/notify_sockets.hpp"
 #include "runtime/output.hpp"
 #include "runtime/probes.hpp"
 #include "runtime/signals.hpp"
@@ -114,6 +114,7 @@ class Runtime {
   void finish_if_over();
   void on_signal(int signal);
   void on_notification(core::WorkerId worker, const Notification& notification);
+  NotifySockets::Hooks notify_hooks();
   core::Plan make_plans(const config::Config& config);
 
   // runtime.cpp: the actions.
@@ -212,7 +213,7 @@ class Runtime {
   LoadMeter load_;
   std::set<core::PoolId> awaiting_demand_;
   std::map<core::PoolId, std::vector<Connection>> left_behind_;  // by workers that are gone
-  NotifySocket notify_;
+  NotifySockets notify_;
   ChildWatch children_;
   Probes probes_;
   Signals signals_;

@@ -146,6 +146,11 @@ class Manager:
     def pids(self, pool="web", state=None):
         return [one["pid"] for one in self.workers(pool, state)]
 
+    def notify_socket(self, pid):
+        """The path of a worker's notify socket."""
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return dict(each.split(b"=", 1) for each in environment if each)[b"NOTIFY_SOCKET"].decode()
+
     def address(self, pool="web", name=None):
         return next(one["address"] for one in self.pool(pool)["listeners"]
                     if name in (None, one["name"]))

@@ -26,7 +26,7 @@ def test_the_sockets_are_told_in_every_way(manager):
     starter = dict(item.rsplit("=", 1) for item in env["SERVER_STARTER_PORT"].split(";"))
     assert starter[f"127.0.0.1:{port}"] == "3"
     assert starter[f"{one.directory}/admin.sock"] == "4"
-    assert env["NOTIFY_SOCKET"] == one.socket + ".notify"
+    assert env["NOTIFY_SOCKET"].startswith(one.socket + ".notify/")
     assert env["WATCHDOG_USEC"] == "30000000" and env["WATCHDOG_PID"] == str(view["pid"])
     assert env["OSTLER_POOL"] == "web" and env["OSTLER_SLOT"] == "0"
     assert env["OSTLER_GENERATION"] == "1"
@@ -114,7 +114,7 @@ def test_what_systemd_gave_the_manager_never_reaches_a_worker(manager):
                    }, env=given)
     worker = one.pids()[0]
     env = dict(item.split("=", 1) for item in read(worker, "environ").decode().split("\0") if item)
-    assert env["NOTIFY_SOCKET"] == one.socket + ".notify"
+    assert env["NOTIFY_SOCKET"].startswith(one.socket + ".notify/")
     assert not set(given) & set(env) - {"NOTIFY_SOCKET"}
 
 

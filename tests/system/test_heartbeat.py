@@ -157,9 +157,10 @@ def test_strangers_are_not_heard(manager):
     eventually(lambda: "web.0" in one.log() and one.pool("web")["ready"] == 1)
     assert one.status()["notify_rejected"] == 0
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        path = one.notify_socket(one.pids("slow")[0])
         for text in (b"READY=1", b"WATCHDOG=trigger", b"\xff" * 5000, b"=\n=\n"):
-            sock.sendto(text, one.socket + ".notify")
-        sock.sendto(b"", one.socket + ".notify")
+            sock.sendto(text, path)
+        sock.sendto(b"", path)
     eventually(lambda: one.status()["notify_rejected"] == 4, what="four rejected messages")
     assert one.pool("slow")["ready"] == 0
     assert one.pool("web")["restarts"] == 0

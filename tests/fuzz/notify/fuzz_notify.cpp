@@ -10,7 +10,7 @@
 
 #include "config/src/text.hpp"
 #include "core/limits.hpp"
-#include "runtime/notify_socket.hpp"
+#include "runtime/notification.hpp"
 
 namespace {
 

@@ -100,7 +100,7 @@ TEST_CASE("faults name the option") {
   CHECK(has(faults(stable, {{"user", "\xFF"}}), {"--user: is not valid UTF-8"}));
   CHECK(has(faults(stable, {{"log-level", "loud"}}), {"--log-level: must be trace"}));
   CHECK(has(faults(stable, {{"socket", "/" + std::string(100, 'x')}}),
-            {"--socket: must be at most 100 bytes long"}));
+            {"--socket: must be at most 90 bytes long"}));
 }
 
 TEST_CASE("the command") {

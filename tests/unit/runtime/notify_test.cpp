@@ -1,6 +1,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -18,21 +19,21 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "runtime/notify_socket.hpp"
+#include "runtime/notify_sockets.hpp"
 #include "runtime/unique_fd.hpp"
 
 using namespace ostler;
 using namespace std::chrono_literals;
 using core::WorkerId;
-using runtime::attribute_sender;
 using runtime::Notification;
-using runtime::NotifySocket;
-using runtime::parse_notification;
+using runtime::NotifyOwner;
+using runtime::NotifySockets;
 using runtime::UniqueFd;
 namespace fs = std::filesystem;
 
@@ -130,95 +131,50 @@ struct Pipe {
   UniqueFd writing;
 };
 
-// A socket on which everybody is worker 7, unless said otherwise.
+// The sockets of worker 7, of this test's user, and of others, in a folder of their own. Who is a
+// worker is in `pids`; at first, this process is worker 7.
 struct Fixture {
-  explicit Fixture(NotifySocket::Attribute attribute = [](pid_t) { return WorkerId{7}; })
-      : path(scratch / "notify") {
-    socket.emplace(context, std::move(attribute),
-                   [this](WorkerId worker, const Notification& notification) {
-                     received.emplace_back(worker, notification);
-                     if (on_delivery) on_delivery();
-                   });
-    REQUIRE(socket->open(path) == 0);
+  explicit Fixture(const NotifyOwner& owner = {getuid(), getgid()}) {
+    NotifySockets::Hooks hooks;
+    hooks.worker_of = [this](pid_t pid) {
+      const auto found = pids.find(pid);
+      return found == pids.end() ? WorkerId{} : found->second;
+    };
+    hooks.name_of = [](WorkerId worker) { return "web." + std::to_string(worker.value); };
+    hooks.deliver = [this](WorkerId worker, const Notification& notification) {
+      received.emplace_back(worker, notification);
+      if (on_delivery) on_delivery();
+    };
+    sockets.emplace(context, std::move(hooks));
+    REQUIRE(sockets->open_folder(scratch / "c.sock") == "");
+    path = sockets->open(WorkerId{7}, owner);
+    belongs_to(getpid());
   }
+  void belongs_to(pid_t pid) {
+    pids = {{pid, WorkerId{7}}};
+    sockets->started(WorkerId{7}, pid);
+  }
+  void drain() { sockets->drain(WorkerId{7}); }
+  [[nodiscard]] std::string refused() const { return sockets->what_was_refused(WorkerId{7}); }
   Scratch scratch;
   std::string path;
+  std::map<pid_t, WorkerId> pids;
   boost::asio::io_context context;
   std::vector<std::pair<WorkerId, Notification>> received;
   std::function<void()> on_delivery;
-  std::optional<NotifySocket> socket;
+  std::optional<NotifySockets> sockets;
 };
 
-NotifySocket::Attribute only(const pid_t& worker) {
-  return [&worker](pid_t sender) {
-    return attribute_sender(
-        sender, [&worker](pid_t pid) { return pid == worker ? WorkerId{7} : WorkerId{}; });
-  };
+bool eventually(const std::function<bool()>& holds) {
+  const auto deadline = std::chrono::steady_clock::now() + 20s;
+  while (!holds()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    poll(nullptr, 0, 1);
+  }
+  return true;
 }
 
 }  // namespace
-
-// --- Text ----------------------------------------------------------------------------------------
-
-TEST_CASE("what is said is understood") {
-  CHECK(parse_notification("READY=1").ready);
-  CHECK(parse_notification("READY=1\n").ready);
-  CHECK(parse_notification(std::string_view("READY=1\0", 8)).ready);
-  CHECK(parse_notification("STOPPING=1").stopping);
-  CHECK(parse_notification("WATCHDOG=1").watchdog);
-  CHECK(parse_notification("WATCHDOG=trigger").trigger);
-  CHECK(parse_notification("BARRIER=1").barrier);
-  CHECK(parse_notification("ERRNO=2").error == 2);
-  CHECK(parse_notification("EXTEND_TIMEOUT_USEC=1500000").extend == 1500ms);
-  const Notification all = parse_notification("STATUS=a=b c\nREADY=1\nX_OTHER=1\n\nWATCHDOG=1");
-  CHECK(all.status == "a=b c");
-  CHECK(all.ready);
-  CHECK(all.watchdog);
-  CHECK_FALSE(all.stopping);
-  CHECK(parse_notification("STATUS=").status == "");
-  CHECK(parse_notification("STATUS=a\nSTATUS=b").status == "b");
-}
-
-TEST_CASE("what is malformed is left out") {
-  for (const char* text : {"", "\n", "READY", "READY=", "READY=0", "READY=11", " READY=1",
-                           "ready=1", "=1", "WATCHDOG=2", "STOPPING=yes", "MAINPID=1"}) {
-    CAPTURE(text);
-    const Notification empty = parse_notification(text);
-    CHECK_FALSE(empty.ready);
-    CHECK_FALSE(empty.stopping);
-    CHECK_FALSE(empty.watchdog);
-    CHECK_FALSE(empty.trigger);
-  }
-  for (const char* value : {"", "-1", "x", "2x", " 2", "4096", "99999999999999999999"}) {
-    CAPTURE(value);
-    CHECK_FALSE(parse_notification("ERRNO=" + std::string(value)).error);
-  }
-  for (const char* value : {"", "-1", "x", "1 ", "99999999999999999999"}) {
-    CAPTURE(value);
-    CHECK_FALSE(parse_notification("EXTEND_TIMEOUT_USEC=" + std::string(value)).extend);
-  }
-  CHECK(parse_notification("EXTEND_TIMEOUT_USEC=18446744073709551615").extend == 1h);
-}
-
-TEST_CASE("a status is safe to print and not too long") {
-  const auto status = [](const std::string& text) {
-    return parse_notification("STATUS=" + text).status.value_or("none");
-  };
-  CHECK(status("grüße €") == "grüße €");
-  CHECK(status("\x1b[31mred\x07\x7f\t") == "\\x1b[31mred\\x07\\x7f\\x09");
-  CHECK(status("a\xc2\x9b"
-               "b\xc2\xa0") ==
-        "a\\x9b"
-        "b\xc2\xa0");
-  CHECK(status("a\xff\xe2\x82") == "a\uFFFD\uFFFD\uFFFD");
-  CHECK(status("\xed\xa0\x80") == "\uFFFD\uFFFD\uFFFD");
-  CHECK(status(std::string("a\0b", 3)) == "a\\x00b");
-  CHECK(status(std::string(4000, 'x')) == std::string(512, 'x'));
-  std::string euros;
-  for (int i = 0; i < 1000; ++i) euros += "€";
-  CHECK(status(euros) == euros.substr(0, 510));
-  CHECK(status(std::string(511, 'x') + "\x01") == std::string(511, 'x'));
-}
 
 // --- The socket ----------------------------------------------------------------------------------
 
@@ -234,14 +190,14 @@ TEST_CASE("datagrams are delivered as they come") {
   CHECK(fixture.received[0].first == WorkerId{7});
   CHECK(fixture.received[0].second.status == "loading");
   CHECK(fixture.received[1].second.ready);
-  CHECK(fixture.socket->rejected() == 0);
+  CHECK(fixture.sockets->rejected() == 0);
 }
 
 TEST_CASE("what waits can be asked for, and then nothing is left to do") {
   Fixture fixture;
   REQUIRE(send_to(fixture.path, "READY=1") == 0);
   REQUIRE(send_to(fixture.path, "STOPPING=1") == 0);
-  fixture.socket->drain();
+  fixture.drain();
   CHECK(fixture.received.size() == 2);
   fixture.context.poll();
   CHECK(fixture.received.size() == 2);
@@ -249,27 +205,41 @@ TEST_CASE("what waits can be asked for, and then nothing is left to do") {
   CHECK(fixture.context.poll() == 0);
 }
 
-TEST_CASE("a flood is delivered whole, and others get their turn") {
+TEST_CASE("a flood is delivered whole, and neither the loop nor another worker waits for it") {
   constexpr std::size_t kCount = 3000;
   Fixture fixture;
-  std::size_t turns = 0;
-  std::function<void()> other = [&] {
-    ++turns;
-    if (fixture.received.size() < kCount) boost::asio::post(fixture.context, other);
-  };
-  boost::asio::post(fixture.context, other);
-  fixture.on_delivery = [&] {
-    if (fixture.received.size() == kCount) fixture.context.stop();
-  };
+  const std::string other = fixture.sockets->open(WorkerId{8}, {getuid(), getgid()});
   Child sender([&] {
     for (std::size_t i = 0; i < kCount; ++i) {
       if (send_to(fixture.path, "WATCHDOG=1") != 0) return 1;
     }
     return 0;
   });
+  // What the flooding worker's socket had delivered when the other, told of later, was heard.
+  fixture.pids = {{sender.pid(), WorkerId{7}}};
+  fixture.sockets->started(WorkerId{8}, getpid());
+  std::size_t turns = 0;
+  std::size_t flooded = 0;
+  std::size_t before = kCount;
+  std::size_t after = kCount;
+  std::function<void()> turn = [&] {
+    ++turns;
+    if (flooded < kCount) boost::asio::post(fixture.context, turn);
+  };
+  boost::asio::post(fixture.context, turn);
+  fixture.on_delivery = [&] {
+    const bool is_other = fixture.received.back().first == WorkerId{8};
+    if (is_other) after = flooded;
+    if (!is_other && ++flooded == kCount / 2) {
+      before = flooded;
+      static_cast<void>(send_to(other, "WATCHDOG=1"));
+    }
+    if (flooded == kCount) fixture.context.stop();
+  };
   fixture.context.run_for(60s);
-  CHECK(fixture.received.size() == kCount);
-  CHECK(turns > kCount / 256);
+  CHECK(flooded == kCount);
+  CHECK(turns > 10);
+  CHECK(after < before + 600);  // at most what was read in a few milliseconds
   CHECK(sender.end() == 0);
 }
 
@@ -279,23 +249,22 @@ TEST_CASE("what is too long is refused, and what is empty ignored") {
   REQUIRE(send_to(fixture.path, "READY=1\n" + std::string(4089, 'x')) == 0);
   REQUIRE(send_to(fixture.path, "") == 0);
   REQUIRE(send_to(fixture.path, "STOPPING=1") == 0);
-  fixture.socket->drain();
+  fixture.drain();
   REQUIRE(fixture.received.size() == 2);
   CHECK(fixture.received[0].second.ready);
   CHECK(fixture.received[1].second.stopping);
-  CHECK(fixture.socket->rejected() == 1);
+  CHECK(fixture.sockets->rejected() == 1);
 }
 
 TEST_CASE("descriptors that come along are closed") {
-  bool known = true;
-  Fixture fixture([&](pid_t) { return known ? WorkerId{7} : WorkerId{}; });
+  Fixture fixture;
   Pipe pipe;
   const auto send = [&](const std::string& text, std::size_t count) {
     pipe = Pipe();
     REQUIRE(send_to(fixture.path, text, std::vector<int>(count, pipe.writing.get())) == 0);
     pipe.writing.reset();
     REQUIRE_FALSE(pipe.hung_up());
-    fixture.socket->drain();
+    fixture.drain();
   };
   SUBCASE("one") {
     send("READY=1", 1);
@@ -310,10 +279,17 @@ TEST_CASE("descriptors that come along are closed") {
     send(std::string(5000, 'x'), 3);
   }
   SUBCASE("a stranger's") {
-    known = false;
+    fixture.belongs_to(1);
     send("READY=1", 1);
+    CHECK(fixture.sockets->rejected() == 1);
   }
-  CHECK(pipe.hung_up());
+  SUBCASE("in a queue that is not read any more") {
+    pipe = Pipe();
+    REQUIRE(send_to(fixture.path, "READY=1", {pipe.writing.get()}) == 0);
+    pipe.writing.reset();
+    fixture.sockets->close(WorkerId{7});
+  }
+  CHECK(eventually([&] { return pipe.hung_up(); }));
 }
 
 TEST_CASE("a barrier falls after what was said before it") {
@@ -324,48 +300,166 @@ TEST_CASE("a barrier falls after what was said before it") {
   pipe.writing.reset();
   bool open = false;
   fixture.on_delivery = [&] { open = !pipe.hung_up(); };
-  fixture.socket->drain();
+  fixture.drain();
   REQUIRE(fixture.received.size() == 2);
   CHECK(open);
   CHECK(fixture.received[1].second.barrier);
-  CHECK(pipe.hung_up());
+  CHECK(eventually([&] { return pipe.hung_up(); }));
 }
 
-TEST_CASE("the path is open to every user, whatever the umask, and goes with the socket") {
-  const mode_t before = umask(077);
+// A connection with SO_LINGER whose peer does not read: close(2) waits for it.
+TEST_CASE("a descriptor that does not close holds up nobody") {
   Fixture fixture;
-  umask(before);
-  struct stat status {};
-  REQUIRE(lstat(fixture.path.c_str(), &status) == 0);
-  CHECK((status.st_mode & 07777) == 0666);
-  CHECK(fixture.socket->path() == fixture.path);
-  fixture.socket.reset();
-  CHECK_FALSE(fs::exists(fixture.path));
-}
-
-TEST_CASE("a stale path is replaced, a living one is not") {
-  Fixture fixture;
-  const std::string copy = fixture.scratch / "stale";
-  {
-    const UniqueFd left(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::strncpy(address.sun_path, copy.c_str(), sizeof address.sun_path - 1);
-    REQUIRE(bind(left.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  const UniqueFd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  auto* const any = reinterpret_cast<sockaddr*>(&address);
+  REQUIRE(bind(listener.get(), any, size) == 0);
+  REQUIRE(listen(listener.get(), 1) == 0);
+  REQUIRE(getsockname(listener.get(), any, &size) == 0);
+  UniqueFd client(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const linger wait{1, 5};
+  REQUIRE(setsockopt(client.get(), SOL_SOCKET, SO_LINGER, &wait, sizeof wait) == 0);
+  connect(client.get(), any, size);
+  const UniqueFd peer(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  REQUIRE(peer);
+  const std::string much(1 << 16, 'x');
+  while (write(client.get(), much.data(), much.size()) > 0) {
   }
-  const auto none = [](pid_t) { return WorkerId{}; };
-  NotifySocket second(fixture.context, none, {});
-  CHECK(second.open(fixture.path) == EADDRINUSE);
-  CHECK(second.open(fixture.scratch / "none/notify") == ENOENT);
-  CHECK(second.open(fixture.scratch / std::string(200, 'x')) == ENAMETOOLONG);
-  second.drain();
-  CHECK(second.open(copy) == 0);
-  REQUIRE(send_to(copy, "READY=1") == 0);
-  second.drain();
-  CHECK(second.rejected() == 1);
+  REQUIRE(fcntl(client.get(), F_SETFL, 0) == 0);
+  REQUIRE(send_to(fixture.path, "READY=1", {client.get()}) == 0);
+  REQUIRE(send_to(fixture.path, "STOPPING=1", {client.get()}) == 0);
+  client.reset();
+  const auto begin = std::chrono::steady_clock::now();
+  fixture.drain();
+  fixture.sockets->close(WorkerId{7});
+  CHECK(std::chrono::steady_clock::now() - begin < 2s);
+  CHECK(fixture.received.size() == 2);
+}
+
+// --- The folder ----------------------------------------------------------------------------------
+
+namespace {
+
+struct stat status_of(const std::string& path) {
+  struct stat status {};
+  REQUIRE(lstat(path.c_str(), &status) == 0);
+  return status;
+}
+
+mode_t mode_of(const std::string& path) {
+  return status_of(path).st_mode & 07777;
+}
+
+}  // namespace
+
+TEST_CASE("a worker's socket lies in a folder that only its user may enter, and goes with it") {
+  Fixture fixture;
+  const std::string all = fixture.scratch / "c.sock.notify";
+  const std::string own = fs::path(fixture.path).parent_path();
+  CHECK(fs::path(own).parent_path() == all);
+  CHECK(mode_of(own) == 0700);
+  CHECK(status_of(own).st_uid == getuid());
+  CHECK(mode_of(fixture.path) == 0600);
+  CHECK(mode_of(all) == (geteuid() == 0 ? 0711 : 0700));
+  const std::string second = fixture.sockets->open(WorkerId{8}, {getuid(), getgid()});
+  CHECK(fs::path(second).parent_path() != own);
+  fixture.sockets->close(WorkerId{7});
+  CHECK_FALSE(fs::exists(own));
+  CHECK(fs::exists(second));
+  fixture.sockets.reset();
+  CHECK_FALSE(fs::exists(all));
+}
+
+TEST_CASE("the folder of a worker with another user is that user's" *
+          doctest::skip(geteuid() != 0)) {
+  Fixture fixture({65534, 65533});
+  const std::string own = fs::path(fixture.path).parent_path();
+  CHECK(mode_of(own) == 0700);
+  CHECK(status_of(own).st_uid == 65534);
+  CHECK(status_of(fixture.path).st_uid == 65534);
+  const auto send_as = [&](uid_t uid) {
+    return Child([&] {
+             if (setresgid(uid, uid, uid) != 0 || setresuid(uid, uid, uid) != 0) return 1;
+             return send_to(fixture.path, "READY=1");
+           })
+        .end();
+  };
+  CHECK(send_as(65534) == 0);
+  CHECK(send_as(1) == EACCES);
+}
+
+TEST_CASE("a worker that runs as root may switch its user: then everybody reaches the socket") {
+  Fixture fixture({getuid(), getgid(), true});
+  CHECK(mode_of(fs::path(fixture.path).parent_path()) == 0711);
+  CHECK(mode_of(fixture.path) == 0666);
+}
+
+TEST_CASE("what a manager that was killed left is cleaned up") {
+  Fixture fixture;
+  const std::string all = fixture.scratch / "d.sock.notify";
+  fs::create_directories(all + "/7/in/deep");
+  fs::create_directories(all + "/8");
+  fs::create_directories(all + "/9");
+  for (const char* file : {"/7/s", "/8/s", "/8/t", "/stray"}) {
+    REQUIRE(UniqueFd(open((all + file).c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600)));
+  }
+  fs::create_symlink(fixture.path, all + "/9/s");
+  fs::create_directory_symlink(fs::path(fixture.path).parent_path(), all + "/10");
+  std::optional<NotifySockets> second;
+  second.emplace(fixture.context, NotifySockets::Hooks{});
+  REQUIRE(second->open_folder(fixture.scratch / "d.sock") == "");
+  CHECK_FALSE(fs::exists(all + "/8"));
+  CHECK_FALSE(fs::exists(all + "/9"));
+  CHECK_FALSE(fs::exists(fs::symlink_status(all + "/10")));
+  CHECK(fs::exists(fixture.path));  // nothing was followed
+  // What cannot be removed is in nobody's way.
+  CHECK(second->open(WorkerId{7}, {getuid(), getgid()}) == all + "/7/s");
+  CHECK(send_to(all + "/7/s", "READY=1") == 0);
+}
+
+TEST_CASE("a folder that cannot be had is said") {
+  Fixture fixture;
+  NotifySockets second(fixture.context, {});
+  const std::string place = fixture.scratch / "none/c.sock";
+  CHECK(second.open_folder(place) == "mkdir " + place + ".notify: No such file or directory");
+  const std::string far = fixture.scratch / std::string(80, 'x');
+  CHECK(second.open_folder(far).find("no room for the workers' notify sockets") !=
+        std::string::npos);
+  const std::string linked = fixture.scratch / "l.sock";
+  fs::create_directory_symlink(fixture.scratch / ".", linked + ".notify");
+  CHECK(second.open_folder(linked) == "open the folder " + linked + ".notify: Not a directory");
+}
+
+TEST_CASE("sockets that were removed are made again at the same path") {
+  Fixture fixture;
+  const UniqueFd connected(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, fixture.path.c_str(), sizeof address.sun_path - 1);
+  REQUIRE(connect(connected.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  CHECK_FALSE(fixture.sockets->restore());
+  SUBCASE("the socket") {
+    REQUIRE(fs::remove(fixture.path));
+  }
+  SUBCASE("its folder") {
+    fs::remove_all(fs::path(fixture.path).parent_path());
+  }
+  SUBCASE("the folder of all") {
+    fs::remove_all(fixture.scratch / "c.sock.notify");
+  }
+  SUBCASE("another file in its place") {
+    REQUIRE(fs::remove(fixture.path));
+    REQUIRE(UniqueFd(open(fixture.path.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600)));
+  }
+  CHECK(fixture.sockets->restore());
+  CHECK_FALSE(fixture.sockets->restore());
   REQUIRE(send_to(fixture.path, "READY=1") == 0);
-  fixture.socket->drain();
-  CHECK(fixture.received.size() == 1);
+  REQUIRE(send(connected.get(), "STOPPING=1", 10, 0) == 10);  // who is connected is still heard
+  fixture.drain();
+  CHECK(fixture.received.size() == 2);
 }
 
 TEST_CASE("handlers that come after the end do nothing") {
@@ -375,7 +469,7 @@ TEST_CASE("handlers that come after the end do nothing") {
     REQUIRE(send_to(fixture.path, "READY=1") == 0);
     int left = turns;
     std::function<void()> end_later = [&] {
-      if (left-- == 0) return fixture.socket.reset();
+      if (left-- == 0) return fixture.sockets.reset();
       boost::asio::post(fixture.context, end_later);
     };
     boost::asio::post(fixture.context, end_later);
@@ -386,41 +480,127 @@ TEST_CASE("handlers that come after the end do nothing") {
 
 // --- Who it is -----------------------------------------------------------------------------------
 
-TEST_CASE("a worker is known by its pid, and a stranger is refused and counted") {
-  pid_t worker = 0;
-  Fixture fixture(only(worker));
-  Pipe go;
-  const auto run = [&] {
-    char byte = 0;
-    if (read(go.reading.get(), &byte, 1) != 1) return 1;
-    const int error = send_to(fixture.path, "READY=1");
-    // Waits for its end, so that it is there to be looked at.
-    return error != 0 ? error : static_cast<int>(read(go.reading.get(), &byte, 1)) - 1;
-  };
-  fixture.on_delivery = [&] { fixture.context.stop(); };
-  Child child(run);
-  const Child sibling([] { return pause(); });
-  SUBCASE("the worker") {
-    worker = child.pid();
+namespace {
+
+// A process that sends, and lives until it is told to end.
+class Sender {
+ public:
+  // `orphan`: its parent has ended, and it has a session of its own.
+  Sender(const std::string& path, const std::string& text, bool orphan = false)
+      : child_([&] {
+          const pid_t parent = getpid();
+          if (orphan && (setsid() < 0 || fork() != 0)) return 0;
+          const pid_t self = getpid();
+          char byte = 0;
+          while (orphan && getppid() == parent) poll(nullptr, 0, 1);
+          const int error = send_to(path, text);
+          if (write(said_.writing.get(), &self, sizeof self) != sizeof self) return 1;
+          end_.writing.reset();
+          return error + static_cast<int>(read(end_.reading.get(), &byte, 1));
+        }) {
+    pollfd said{said_.reading.get(), POLLIN, 0};
+    REQUIRE(poll(&said, 1, 20000) == 1);
+    REQUIRE(read(said_.reading.get(), &pid_, sizeof pid_) == sizeof pid_);
   }
-  SUBCASE("a stranger") {
-    worker = sibling.pid();
+  [[nodiscard]] pid_t pid() const { return pid_; }
+  void end() {
+    end_.writing.reset();
+    child_.end();
   }
-  REQUIRE(write(go.writing.get(), "1", 1) == 1);
-  const auto deadline = std::chrono::steady_clock::now() + 20s;
-  while (fixture.received.empty() && fixture.socket->rejected() == 0 &&
-         std::chrono::steady_clock::now() < deadline) {
-    fixture.context.run_one_for(100ms);
-  }
-  CHECK(fixture.received.size() == (worker == child.pid() ? 1 : 0));
-  CHECK(fixture.socket->rejected() == (worker == child.pid() ? 0 : 1));
-  REQUIRE(write(go.writing.get(), "1", 1) == 1);
-  CHECK(child.end() == 0);
+
+ private:
+  Pipe said_;
+  Pipe end_;
+  Child child_;
+  pid_t pid_ = 0;
+};
+
+}  // namespace
+
+TEST_CASE("a worker is known by its pid") {
+  Fixture fixture;
+  Sender sender(fixture.path, "READY=1");
+  fixture.belongs_to(sender.pid());
+  fixture.drain();
+  CHECK(fixture.received.size() == 1);
+  CHECK(fixture.sockets->rejected() == 0);
+}
+
+TEST_CASE("a living sender of another worker is refused, counted and named") {
+  Fixture fixture;
+  Sender sender(fixture.path, "READY=1");
+  fixture.belongs_to(1);
+  fixture.pids[sender.pid()] = WorkerId{8};
+  fixture.drain();
+  CHECK(fixture.received.empty());
+  CHECK(fixture.sockets->rejected() == 1);
+  CHECK(fixture.refused() == "a notification was refused: it came from pid " +
+                                 std::to_string(sender.pid()) + ", which belongs to web.8");
+  Sender second(fixture.path, "READY=1");
+  fixture.pids[second.pid()] = WorkerId{9};
+  fixture.drain();
+  CHECK(fixture.refused() == "2 notifications were refused: the last came from pid " +
+                                 std::to_string(second.pid()) + ", which belongs to web.9");
+}
+
+TEST_CASE("a sender that is gone is believed by the socket and its user") {
+  Fixture fixture;
+  fixture.belongs_to(1);
+  CHECK(Child([&] { return send_to(fixture.path, "READY=1"); }).end() == 0);
+  fixture.drain();
+  CHECK(fixture.received.size() == 1);
+}
+
+TEST_CASE("in an open folder only root is believed when it is gone" *
+          doctest::skip(geteuid() != 0)) {
+  Fixture fixture({0, 0, true});
+  fixture.belongs_to(1);
+  Child stranger([&] {
+    if (setresuid(65534, 65534, 65534) != 0) return 1;
+    return send_to(fixture.path, "READY=1");
+  });
+  CHECK(stranger.end() == 0);
+  fixture.drain();
+  CHECK(fixture.received.empty());
+  CHECK(fixture.refused().ends_with("of user 65534, which was gone"));
+  CHECK(Child([&] { return send_to(fixture.path, "READY=1"); }).end() == 0);
+  fixture.drain();
+  CHECK(fixture.received.size() == 1);
+}
+
+TEST_CASE("a user that has no business here is refused before anything is read about him" *
+          doctest::skip(geteuid() != 0)) {
+  Fixture fixture({65534, 65534});
+  int asked = 0;
+  // One that was let in, and then became somebody else.
+  Child sender([&] {
+    const UniqueFd fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, fixture.path.c_str(), sizeof address.sun_path - 1);
+    if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return 1;
+    if (setresuid(1, 1, 1) != 0) return 2;
+    return send(fd.get(), "READY=1", 7, 0) == 7 ? 0 : 3;
+  });
+  CHECK(sender.end() == 0);
+  fixture.on_delivery = [&] { ++asked; };
+  fixture.drain();
+  CHECK(asked == 0);
+  CHECK(fixture.refused().ends_with("of user 1"));
+}
+
+TEST_CASE("a living process that is nobody's is refused") {
+  Fixture fixture;
+  fixture.belongs_to(1);
+  Sender sender(fixture.path, "READY=1", true);
+  fixture.drain();
+  CHECK(fixture.received.empty());
+  CHECK(fixture.refused().ends_with("which is no process of it"));
+  sender.end();
 }
 
 TEST_CASE("a worker's descendants speak for it") {
-  pid_t worker = 0;
-  Fixture fixture(only(worker));
+  Fixture fixture;
   // Alive until told: the descendant's pid, then the end.
   Pipe pids;
   Pipe end;
@@ -467,38 +647,27 @@ TEST_CASE("a worker's descendants speak for it") {
       return wait_for_end();
     });
   }
-  worker = child->pid();
+  fixture.belongs_to(child->pid());
   pid_t sender = 0;
   pollfd said{pids.reading.get(), POLLIN, 0};
   REQUIRE(poll(&said, 1, 20000) == 1);
   REQUIRE(read(pids.reading.get(), &sender, sizeof sender) == sizeof sender);
-  CHECK(sender != worker);
-  fixture.socket->drain();
+  CHECK(sender != child->pid());
+  fixture.drain();
   CHECK(fixture.received.size() == 1);
-  CHECK(fixture.socket->rejected() == 0);
+  CHECK(fixture.sockets->rejected() == 0);
   end.writing.reset();
   CHECK(child->end() == 0);
 }
 
 TEST_CASE("nobody can lie about who they are") {
-  Fixture fixture;
+  Fixture fixture({getuid(), getgid(), true});
   Child liar([&] {
     if (geteuid() == 0 && setresuid(65534, 65534, 65534) != 0) return 1;
-    if (send_to(fixture.path, "READY=1", {}, getppid()) != EPERM) return 2;
-    return send_to(fixture.path, "STOPPING=1");  // the truth, as any user may tell it
+    return send_to(fixture.path, "READY=1", {}, getppid()) == EPERM ? 0 : 2;
   });
   CHECK(liar.end() == 0);
-  fixture.socket->drain();
-  REQUIRE(fixture.received.size() == 1);
-  CHECK(fixture.received[0].second.stopping);
-}
-
-TEST_CASE("the manager and what is none of its own are no workers") {
-  const auto anybody = [](pid_t) { return WorkerId{7}; };
-  CHECK_FALSE(attribute_sender(0, anybody));
-  CHECK_FALSE(attribute_sender(-5, anybody));
-  CHECK_FALSE(attribute_sender(1, anybody));
-  const auto nobody = [](pid_t) { return WorkerId{}; };
-  CHECK_FALSE(attribute_sender(getpid(), nobody));
-  CHECK_FALSE(attribute_sender(getppid(), nobody));
+  fixture.drain();
+  CHECK(fixture.received.empty());
+  CHECK(fixture.sockets->rejected() == 0);
 }
