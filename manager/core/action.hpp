@@ -12,6 +12,26 @@
 
 namespace ostler::core {
 
+// Read the configuration: the turn of a reload has come. Answered by one PlanRead.
+struct ReadPlan {
+  bool operator==(const ReadPlan&) const = default;
+  template <class Archive>
+  void fields(Archive&) {}
+};
+
+// Tell who asked for a reload or restart that it waits for the one that runs.
+struct ReloadQueued {
+  OperationId op;  // none: nobody waits for the answer
+  std::string pool;
+  OperationId behind;  // the first of those who asked for the one that runs; none: as above
+  bool start = false;  // what runs is the manager's start
+  bool operator==(const ReloadQueued&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(op)(pool)(behind)(start);
+  }
+};
+
 // Bind and listen, or adopt. Answered by ListenerOpened or ListenerFailed.
 struct OpenListener {
   std::string key;
@@ -278,7 +298,7 @@ struct Reply {
   OperationId op;
   Outcome outcome = Outcome::kDone;
   std::vector<PoolOutcome> pools;  // reload, restart
-  std::vector<Failure> errors;     // kRejected: listeners that could not be opened
+  std::vector<Failure> errors;     // kRejected: faults of the file, or of its listeners
   std::optional<Failure> reason;   // kFailed
   WorkerId worker;                 // recycle: the successor, or the one that failed
   bool operator==(const Reply&) const = default;
@@ -303,9 +323,9 @@ struct ExitManager {
   }
 };
 
-using Action =
-    std::variant<OpenListener, CloseListener, Spawn, SignalWorker, DropLaunch, Note, Reply,
-                 ExitManager, Probe, LetAccept, Look, Measure, EmptyQueue, Watch, AwaitDemand>;
+using Action = std::variant<OpenListener, CloseListener, Spawn, SignalWorker, DropLaunch, Note,
+                            Reply, ExitManager, Probe, LetAccept, Look, Measure, EmptyQueue, Watch,
+                            AwaitDemand, ReadPlan, ReloadQueued>;
 using Actions = std::vector<Action>;
 
 }  // namespace ostler::core

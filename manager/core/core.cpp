@@ -61,29 +61,6 @@ void Machine::notice_time() {
   state_.now = now_;
 }
 
-void Machine::on(const PlanAccepted& event) {
-  const bool full = state_.queued.size() >= limits::kQueuedReloads;
-  if (state_.stopping || (state_.reload && full)) {
-    for (const PoolPlan& pool : event.plan.pools) release(pool.launch);
-    return reply(event.op, state_.stopping ? Outcome::kStopping : Outcome::kBusy);
-  }
-  if (state_.reload) {
-    state_.queued.emplace_back(event);
-    return;
-  }
-  start_reload(event);
-}
-
-void Machine::on(const RestartRequested& event) {
-  if (state_.stopping) return reply(event.op, Outcome::kStopping);
-  if (state_.reload) {
-    if (state_.queued.size() >= limits::kQueuedReloads) return reply(event.op, Outcome::kBusy);
-    state_.queued.emplace_back(event);
-    return;
-  }
-  start_restart(event);
-}
-
 void Machine::on(const ScaleRequested& event) {
   const auto found = std::ranges::find_if(state_.pools, [&](const auto& entry) {
     return entry.second.name == event.pool && !entry.second.removed;
@@ -578,10 +555,6 @@ void Machine::release(LaunchId launch) {
     }
   }
   if (state_.reload && std::ranges::any_of(state_.reload->plan.pools, uses)) return;
-  for (const QueuedReload& queued : state_.queued) {
-    const auto* plan = std::get_if<PlanAccepted>(&queued);
-    if (plan != nullptr && std::ranges::any_of(plan->plan.pools, uses)) return;
-  }
   act(DropLaunch{launch});
 }
 

@@ -73,7 +73,7 @@ struct State {
   std::map<PoolId, Pool> pools;
   std::set<std::string> listeners;  // open ones, by key
   std::optional<Reload> reload;
-  std::deque<QueuedReload> queued;
+  std::vector<Asker> waiting;  // for the reload after the one that runs
   std::vector<WorkerOperation> operations;
   bool configured = false;  // the first plan was accepted
   bool was_ready = false;   // every pool has reached its target once
@@ -93,7 +93,7 @@ struct State {
   bool operator==(const State&) const = default;
   template <class Archive>
   void fields(Archive& a) {
-    a(last_id)(jitter)(pools)(listeners)(reload)(queued)(operations);
+    a(last_id)(jitter)(pools)(listeners)(reload)(waiting)(operations);
     a(configured)(was_ready)(any_ready)(stopping)(stopping_now)(exited)(exit_reason)(exit_causes);
     a(promised)(stalls)(now)(ignored)(touched)(listeners_touched);
   }

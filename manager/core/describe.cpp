@@ -111,6 +111,8 @@ std::string describe(const Failure& failure) {
              " after it was asked to stop (timeouts.stop)";
     case FailureKind::kListener:
       return failure.error == 0 ? failure.stage : failure.stage + ": " + reason(failure.error);
+    case FailureKind::kConfiguration:
+      return failure.stage;
   }
   return {};
 }

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "core/failure.hpp"
 #include "core/ids.hpp"
@@ -23,26 +24,27 @@ struct Tick {
 
 // Requests. Each has an operation that is answered exactly once, if it is not none.
 
-// A configuration was read and found good. The first one starts the manager; later ones reload.
+// Start with this configuration. Once, before all else.
 struct PlanAccepted {
   OperationId op;
   Plan plan;
-  std::string only;  // reload this pool alone; "": all
   bool operator==(const PlanAccepted&) const = default;
   template <class Archive>
   void fields(Archive& a) {
-    a(op)(plan)(only);
+    a(op)(plan);
   }
 };
 
-// Replace the workers with the settings they have.
-struct RestartRequested {
+// Read the configuration again and replace the workers; or replace them with the settings they
+// have. One runs; those who ask meanwhile are merged into the one that waits.
+struct ReloadRequested {
   OperationId op;
-  std::string only;  // "": all pools
-  bool operator==(const RestartRequested&) const = default;
+  std::string pool;  // "": all
+  bool restart = false;
+  bool operator==(const ReloadRequested&) const = default;
   template <class Archive>
   void fields(Archive& a) {
-    a(op)(only);
+    a(op)(pool)(restart);
   }
 };
 
@@ -83,6 +85,17 @@ struct StopRequested {
 };
 
 // Reports on actions.
+
+// The configuration, as it is now; or its faults.
+struct PlanRead {
+  Plan plan;
+  std::vector<Failure> faults;
+  bool operator==(const PlanRead&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(plan)(faults);
+  }
+};
 
 struct ListenerOpened {
   std::string key;
@@ -268,9 +281,9 @@ struct Demand {
   }
 };
 
-using Event = std::variant<Tick, PlanAccepted, RestartRequested, ScaleRequested, WorkerRequested,
-                           StopRequested, ListenerOpened, ListenerFailed, Spawned, SpawnFailed,
-                           WorkerSigned, TimeoutExtended, Exited, Probed, Looked, Measured,
-                           QueueEmptied, Stranded, LoadSeen, Demand>;
+using Event = std::variant<Tick, PlanAccepted, ReloadRequested, PlanRead, ScaleRequested,
+                           WorkerRequested, StopRequested, ListenerOpened, ListenerFailed, Spawned,
+                           SpawnFailed, WorkerSigned, TimeoutExtended, Exited, Probed, Looked,
+                           Measured, QueueEmptied, Stranded, LoadSeen, Demand>;
 
 }  // namespace ostler::core

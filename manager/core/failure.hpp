@@ -24,6 +24,7 @@ enum class FailureKind {
   kUnhealthy,         // a health check failed: `stage`
   kStopTimeout,       // still there when its drain had to be over
   kListener,          // a socket could not be opened: `stage` says what, `error` why
+  kConfiguration,     // the file has a fault: `stage` says which
 };
 
 struct Failure {

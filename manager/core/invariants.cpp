@@ -116,10 +116,11 @@ std::string broken_invariant(const State& state) {
     if (std::string what = broken(state, pool); !what.empty()) return what;
   }
   if (state.operations.size() > limits::kOperations) return "too many operations";
-  if (state.queued.size() > limits::kQueuedReloads) return "too many reloads wait";
-  if (!state.queued.empty() && !state.reload && !state.stopping)
-    return "a reload waits for nothing";
+  if (state.waiting.size() > limits::kReloadAskers) return "too many wait for a reload";
+  if (!state.waiting.empty() && !state.reload) return "a reload waits for nothing";
   if (state.reload) {
+    if (state.reload->askers.empty()) return "nobody asked for the reload";
+    if (state.reload->reading && state.reload->committed) return "a reload reads what it has done";
     for (const PoolId id : state.reload->waiting) {
       if (!state.pools.contains(id)) return "a reload waits for a pool that is gone";
     }

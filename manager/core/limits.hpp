@@ -19,9 +19,9 @@ using std::chrono::seconds;
 inline constexpr std::size_t kSpawnsPerStep = 16;
 // Passes over the touched pools in one step.
 inline constexpr int kRounds = 8;
-// Requests that wait for an answer, and reloads that wait for their turn.
+// Requests that wait for an answer, and those who wait for the next reload.
 inline constexpr std::size_t kOperations = 256;
-inline constexpr std::size_t kQueuedReloads = 16;
+inline constexpr std::size_t kReloadAskers = 64;
 // What one EXTEND_TIMEOUT_USEC may add.
 inline constexpr Duration kExtension = hours(1);
 // From SIGABRT to SIGKILL.

@@ -1,8 +1,8 @@
 // The inside of the core: one step at work on a state. Private to manager/core.
 //
-// core.cpp turns events into facts and wishes, reconcile.cpp closes the gap, rollout.cpp changes
-// generations, care.cpp looks after workers that run, scaling.cpp follows the load. A Machine lives
-// for one `apply` or `reconcile`.
+// core.cpp turns events into facts and wishes, reconcile.cpp closes the gap, reload.cpp takes
+// requests for reloads one after the other, rollout.cpp changes generations, care.cpp looks after
+// workers that run, scaling.cpp follows the load. A Machine lives for one `apply` or `reconcile`.
 #pragma once
 
 #include <optional>
@@ -21,8 +21,6 @@ class Machine {
   // core.cpp: events.
   void notice_time();
   void on(const Tick&) {}
-  void on(const PlanAccepted& event);
-  void on(const RestartRequested& event);
   void on(const ScaleRequested& event);
   void on(const WorkerRequested& event);
   void on(const StopRequested& event);
@@ -33,6 +31,11 @@ class Machine {
   void on(const WorkerSigned& event);
   void on(const TimeoutExtended& event);
   void on(const Exited& event);
+
+  // reload.cpp: who asks for a reload, and what the file says.
+  void on(const PlanAccepted& event);
+  void on(const ReloadRequested& event);
+  void on(const PlanRead& event);
 
   // care.cpp: what running workers tell.
   void on(const Probed& event);
@@ -117,14 +120,22 @@ class Machine {
   void scale(Pool& pool, int target, ScaleDecision decision);
   void judge_last_scale_down(Pool& pool);
 
+  // reload.cpp
+  void refuse(const Asker& asker, Outcome outcome);
+  void begin_reload(std::vector<Asker> askers);
+  void plan_reload(const Plan& read);
+  void answer_unknown();
+  void reject();
+  void finish_reload();
+  void answer_reload();
+  void abandon_reload();
+  void note_rejected(const std::string& pool, Outcome outcome, std::optional<Failure> failure);
+
   // rollout.cpp
-  void start_reload(const PlanAccepted& event);
-  void start_restart(const RestartRequested& event);
   void find_taken_listeners();
   [[nodiscard]] static std::set<Generation> generations_in_use(const Pool& pool);
   void open_listeners();
   void listeners_answered();
-  void reject();
   void commit();
   void add_pool(const PoolPlan& plan, bool first);
   void begin_rollout(Pool& pool, const PoolPlan& plan, bool restart);
@@ -132,9 +143,6 @@ class Machine {
   bool rollout_finished(const Pool& pool) const;
   void finish_rollout(Pool& pool, Outcome outcome);
   void remove_pool(Pool& pool);
-  void finish_reload();
-  void answer_reload();
-  void abandon_reload();
 
   // Small steps, used by all.
   void spawn(Pool& pool, int slot, Generation generation);

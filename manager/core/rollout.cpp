@@ -8,41 +8,19 @@
 
 namespace ostler::core {
 
-void Machine::start_reload(const PlanAccepted& event) {
-  Reload reload;
-  reload.op = event.op;
-  reload.first = !state_.configured;
-  reload.only = event.only;
-  reload.started = now_;
-  for (const PoolPlan& plan : event.plan.pools) {
-    if (event.only.empty() || plan.name == event.only) {
-      reload.plan.pools.push_back(plan);
-    } else {
-      release(plan.launch);
-    }
-  }
-  const bool known = find_pool(state_, event.only) != nullptr;
-  if (!event.only.empty() && reload.plan.pools.empty() && !known) {
-    return reply(event.op, Outcome::kNotFound);
-  }
-  state_.reload = std::move(reload);
-  find_taken_listeners();
-  state_.reload->faults.empty() ? open_listeners() : reject();
-}
-
-// In one file no listener is two pools'. But what a reload of one pool alone gives that, another
-// may have in force, and the two would share it from then on.
+// In one file no listener is two pools'. But what a reload of some pools gives them, one that it
+// leaves alone may have in force, and the two would share it from then on.
 void Machine::find_taken_listeners() {
   Reload& reload = *state_.reload;
-  if (reload.only.empty()) return;
   for (const auto& [id, other] : state_.pools) {
-    if (other.removed || other.name == reload.only) continue;
+    if (other.removed || reload.reloads(other.name)) continue;
     std::set<std::string> taken;
     for (const Generation generation : generations_in_use(other)) {
       const PoolPlan& plan = other.generations.at(generation);
       taken.insert(plan.listeners.begin(), plan.listeners.end());
     }
     for (const PoolPlan& plan : reload.plan.pools) {
+      if (!reload.reloads(plan.name)) continue;
       for (const std::string& key : plan.listeners) {
         if (!taken.contains(key)) continue;
         Failure& fault = reload.faults.emplace_back();
@@ -54,29 +32,12 @@ void Machine::find_taken_listeners() {
   }
 }
 
-void Machine::start_restart(const RestartRequested& event) {
-  Reload reload;
-  reload.op = event.op;
-  reload.only = event.only;
-  reload.restart = true;
-  reload.started = now_;
-  for (const auto& [id, pool] : state_.pools) {
-    if (pool.removed || (!event.only.empty() && pool.name != event.only)) continue;
-    reload.plan.pools.push_back(pool.plan());
-  }
-  if (!event.only.empty() && reload.plan.pools.empty()) {
-    return reply(event.op, Outcome::kNotFound);
-  }
-  state_.reload = std::move(reload);
-  open_listeners();
-}
-
 void Machine::open_listeners() {
   Reload& reload = *state_.reload;
   if (!reload.first) {
     Note started;
     started.kind = NoteKind::kReloadStarted;
-    started.pool = reload.only;
+    started.pool = reload.only();
     act(started);
   }
   for (const PoolPlan& plan : reload.plan.pools) {
@@ -120,40 +81,6 @@ void Machine::listeners_answered() {
   }
 }
 
-// A new socket could not be opened: nothing has been changed yet, and nothing will be.
-void Machine::reject() {
-  Reload reload = std::move(*state_.reload);
-  state_.reload.reset();
-  for (const std::string& key : reload.opened) {
-    state_.listeners.erase(key);
-    act(CloseListener{key});
-  }
-  state_.listeners_touched = true;  // those that only this reload still wanted
-  for (const PoolPlan& plan : reload.plan.pools) release(plan.launch);
-  if (reload.first) {
-    for (const Failure& fault : reload.faults) state_.exit_causes.push_back({"", fault});
-  } else {
-    Note finished;
-    finished.kind = NoteKind::kReloadFinished;
-    finished.pool = reload.only;
-    finished.outcome = Outcome::kRejected;
-    finished.failure = reload.faults.front();
-    act(finished);
-  }
-  if (reload.op) {
-    Reply answer;
-    answer.op = reload.op;
-    answer.outcome = Outcome::kRejected;
-    answer.errors = std::move(reload.faults);
-    act(std::move(answer));
-  }
-  if (reload.first) {
-    state_.configured = true;
-    state_.exit_reason = ExitReason::kNoListener;
-    begin_stop(false);
-  }
-}
-
 // The sockets are open: from here on the reload takes place.
 void Machine::commit() {
   Reload& reload = *state_.reload;
@@ -162,7 +89,7 @@ void Machine::commit() {
   reload.plan = {};
   for (auto& entry : state_.pools) {
     Pool& pool = entry.second;
-    const bool in_scope = reload.only.empty() || pool.name == reload.only;
+    const bool in_scope = reload.reloads(pool.name);
     const bool stays = std::ranges::any_of(
         plan.pools, [&](const PoolPlan& wanted) { return wanted.name == pool.name; });
     if (!pool.removed && in_scope && !stays) remove_pool(pool);
@@ -174,13 +101,13 @@ void Machine::commit() {
     if (found == state_.pools.end()) {
       add_pool(wanted, reload.first);
     } else {
-      begin_rollout(found->second, wanted, reload.restart);
+      begin_rollout(found->second, wanted, !reload.reloads(wanted.name));
     }
   }
   state_.listeners_touched = true;
   state_.configured = true;
   if (!reload.first) return;
-  reply(reload.op, Outcome::kDone);
+  for (const Asker& asker : reload.askers) reply(asker.op, Outcome::kDone);
   state_.reload.reset();
 }
 
@@ -305,54 +232,6 @@ void Machine::finish_rollout(Pool& pool, Outcome outcome) {
   result.reason = rollout.reason;
   result.failed = rollout.failed;
   state_.reload->outcomes.push_back(std::move(result));
-}
-
-// Answers a reload whose pools are all through, and starts the next one that waits.
-void Machine::finish_reload() {
-  while (!state_.stopping) {
-    if (state_.reload && (!state_.reload->committed || !state_.reload->waiting.empty())) return;
-    if (state_.reload) answer_reload();
-    if (state_.queued.empty()) return;
-    const QueuedReload next = std::move(state_.queued.front());
-    state_.queued.pop_front();
-    if (const auto* plan = std::get_if<PlanAccepted>(&next)) start_reload(*plan);
-    if (const auto* restart = std::get_if<RestartRequested>(&next)) start_restart(*restart);
-  }
-}
-
-void Machine::answer_reload() {
-  Reload reload = std::move(*state_.reload);
-  state_.reload.reset();
-  if (!reload.op) return;
-  Reply answer;
-  answer.op = reload.op;
-  const bool failed = std::ranges::any_of(reload.outcomes, [](const PoolOutcome& pool) {
-    return pool.outcome == Outcome::kRolledBack;
-  });
-  answer.outcome = failed ? Outcome::kRolledBack : Outcome::kReloaded;
-  std::ranges::sort(reload.outcomes, {}, &PoolOutcome::pool);
-  answer.pools = std::move(reload.outcomes);
-  act(std::move(answer));
-}
-
-// The manager stops: what a reload still wanted is not done any more.
-void Machine::abandon_reload() {
-  if (state_.reload) {
-    const Reload reload = std::move(*state_.reload);
-    state_.reload.reset();
-    reply(reload.op, Outcome::kStopping);
-    for (const PoolPlan& plan : reload.plan.pools) release(plan.launch);
-  }
-  for (auto& [id, pool] : state_.pools) pool.rollout.reset();
-  for (const QueuedReload& queued : std::exchange(state_.queued, {})) {
-    if (const auto* plan = std::get_if<PlanAccepted>(&queued)) {
-      reply(plan->op, Outcome::kStopping);
-      for (const PoolPlan& pool : plan->plan.pools) release(pool.launch);
-    }
-    if (const auto* restart = std::get_if<RestartRequested>(&queued)) {
-      reply(restart->op, Outcome::kStopping);
-    }
-  }
 }
 
 }  // namespace ostler::core

@@ -7,7 +7,7 @@
 namespace ostler::core {
 namespace {
 
-constexpr std::string_view kHeader = "ostler-trace 3 ";
+constexpr std::string_view kHeader = "ostler-trace 4 ";
 
 // Strings in events may hold line breaks; a trace has one record a line.
 std::string escape(std::string_view text) {

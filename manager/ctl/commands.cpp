@@ -1,5 +1,7 @@
 #include "ctl/commands.hpp"
 
+#include <unistd.h>
+
 #include <exception>
 #include <ostream>
 #include <string>
@@ -86,7 +88,7 @@ class Runner {
     if (!command.pool.empty()) request.target = "/v1/pools/" + command.pool + "/" + word;
     if (!command.wait) request.target += "?wait=false";
     if (command.wait) wait_interruptibly("the " + word + " goes on in the manager");
-    if (command.wait && !options_.json) watch("worker.", command.pool);
+    if (command.wait && !options_.json) watch_roll(command.pool);
     const Response response =
         session_.wait(request, command.restart ? "while it restarted" : "while it reloaded");
     const Json answer = parse_json(response.body);
@@ -245,6 +247,19 @@ class Runner {
   void wait_interruptibly(const std::string& goes_on) {
     goes_on_ = goes_on;
     session_.catch_interrupt();
+  }
+
+  // Tells what workers do, of one pool or of all; and that the reload has to wait.
+  void watch_roll(const std::string& pool) {
+    session_.watch([this, pool](std::string_view line) {
+      const Json event = parse_json(line);
+      const std::string name = text_of(event, "event");
+      if (name == "reload.queued" && count_of(event, "pid") == std::to_string(::getpid())) {
+        return say("waiting for " + text_of(event, "waits_for"));
+      }
+      if (name.rfind("worker.", 0) != 0) return;
+      if (pool.empty() || text_of(event, "pool") == pool) say(event_text(event));
+    });
   }
 
   // Tells the events whose name begins so, of one pool or of all.

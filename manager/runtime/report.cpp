@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "runtime/runtime.hpp"
 
@@ -103,24 +104,64 @@ void Runtime::perform(const core::Note& action) {
   const control::EventView event = event_of(action);
   log_note(action, event);
   server_->publish(event);
-  if (action.kind == core::NoteKind::kReloadStarted) {
-    std::erase_if(
-        cut_, [&](const auto& entry) { return action.pool.empty() || entry.first == action.pool; });
-  }
-  if (action.kind == core::NoteKind::kReloadFinished &&
-      action.outcome == core::Outcome::kReloaded) {
-    adjust_listeners(action.pool);
-  }
-  const bool failed = action.kind == core::NoteKind::kReloadFinished && action.failure;
-  if (failed) {
-    last_reload_failure_ =
-        "reload failed: " + (action.pool.empty() ? "" : action.pool + ": a new worker ") +
-        core::describe(*action.failure);
-  }
+  note_reload(action);
   const bool decided =
       action.kind == core::NoteKind::kWorkerReady || action.kind == core::NoteKind::kWorkerStopping;
   if (decided) probes_.forget(action.worker);
   if (action.kind == core::NoteKind::kManagerReady) systemd_.ready(status_line());
+}
+
+void Runtime::note_reload(const core::Note& note) {
+  if (note.kind == core::NoteKind::kReloadStarted) {
+    cut_.clear();
+    last_reload_failure_.clear();
+    for (auto& [id, operation] : operations_) {  // those who wait have been told before
+      if (operation.begun) std::exchange(operation.begun, {})();
+    }
+  }
+  if (note.kind != core::NoteKind::kReloadFinished) return;
+  if (note.outcome == core::Outcome::kReloaded) adjust_listeners(note.pool);
+  if (note.outcome == core::Outcome::kRejected) read_log_.reset();
+  if (!note.failure) return;
+  const std::string why = core::describe(*note.failure);
+  last_reload_failure_ = note.outcome == core::Outcome::kRejected
+                             ? "reload rejected: " + why
+                             : "reload failed: " + note.pool + ": a new worker " + why;
+}
+
+// "uid 0 (pid 123)"
+std::string Runtime::name_of(core::OperationId op) const {
+  const auto operation = operations_.find(op);
+  if (operation == operations_.end()) return "SIGHUP";
+  const Peer& peer = operation->second.peer;
+  return "uid " + std::to_string(peer.uid) +
+         (peer.pid > 0 ? " (pid " + std::to_string(peer.pid) + ")" : "");
+}
+
+std::string Runtime::request_of(core::OperationId op) const {
+  const auto operation = operations_.find(op);
+  return operation == operations_.end() ? "reload of all pools" : operation->second.what;
+}
+
+void Runtime::perform(const core::ReloadQueued& action) {
+  const std::string runs = action.start ? "the start"
+                                        : "the " + request_of(action.behind) + " that " +
+                                              name_of(action.behind) + " began";
+  control::EventView event;
+  event.time = std::chrono::system_clock::now();
+  event.event = "reload.queued";
+  if (!action.pool.empty()) event.pool = action.pool;
+  const auto operation = operations_.find(action.op);
+  if (operation != operations_.end()) {
+    Operation& asked = operation->second;
+    if (asked.peer.pid > 0) event.pid = asked.peer.pid;
+    event.members.emplace_back("uid", std::int64_t{asked.peer.uid});
+    if (asked.begun) std::exchange(asked.begun, {})();
+  }
+  event.members.emplace_back("waits_for", runs);
+  log_event(spdlog::level::info, event, "the {} that {} asked for waits for {}",
+            request_of(action.op), name_of(action.op), runs);
+  server_->publish(event);
 }
 
 control::EventView Runtime::event_of(const core::Note& note) const {
@@ -231,12 +272,7 @@ void Runtime::log_note(const core::Note& note, const control::EventView& event) 
       return log_event(spdlog::level::err, event, "reload of {} is rolled back: a new worker {}",
                        note.pool, why);
     case core::NoteKind::kReloadFinished:
-      if (note.outcome == core::Outcome::kReloaded) {
-        return log_event(spdlog::level::info, event, "{} reloaded, generation {}", note.pool,
-                         note.generation);
-      }
-      return log_event(spdlog::level::err, event, "reload{}{} {}: {}",
-                       note.pool.empty() ? "" : " of ", note.pool, core::word(note.outcome), why);
+      return log_finished(note, event, why);
     case core::NoteKind::kPoolScaled:
       return log_event(spdlog::level::info, event, "{} scaled from {} to {}: {}", note.pool,
                        note.decision ? note.decision->from : 0, note.value,
@@ -258,6 +294,33 @@ void Runtime::log_note(const core::Note& note, const control::EventView& event) 
                        "the manager stood still for {:.1f}s; every deadline is moved by that",
                        seconds(note.value));
   }
+}
+
+void Runtime::log_finished(const core::Note& note, const control::EventView& event,
+                           const std::string& why) const {
+  const std::string reload = "reload" + (note.pool.empty() ? "" : " of " + note.pool);
+  switch (note.outcome) {
+    case core::Outcome::kReloaded:
+      return log_event(spdlog::level::info, event, "{} reloaded, generation {}", note.pool,
+                       note.generation);
+    case core::Outcome::kBusy:
+      return log_event(spdlog::level::err, event,
+                       "{} refused: too many requests wait for their turn", reload);
+    case core::Outcome::kStopping:
+      return log_event(spdlog::level::err, event, "{} refused: the manager is stopping", reload);
+    case core::Outcome::kRejected:
+      if (note.failure && note.failure->kind != core::FailureKind::kConfiguration) break;
+      for (const config::Fault& fault : read_faults_) {
+        log_event(spdlog::level::err, event, "{} rejected: {}", reload, fault.text());
+      }
+      return;
+    case core::Outcome::kDone:
+    case core::Outcome::kRolledBack:
+    case core::Outcome::kFailed:
+    case core::Outcome::kNotFound:
+      break;
+  }
+  log_event(spdlog::level::err, event, "{} {}: {}", reload, core::word(note.outcome), why);
 }
 
 std::string Runtime::status_line() const {

@@ -1,9 +1,9 @@
 // The control API's commands, carried out.
 #include <spdlog/spdlog.h>
-#include <boost/asio/post.hpp>
-#include <memory>
 
 #include <algorithm>
+#include <boost/asio/post.hpp>
+#include <memory>
 #include <stdexcept>
 #include <utility>
 
@@ -62,17 +62,19 @@ const char* word(core::WorkerRequest request) {
 
 }  // namespace
 
-core::OperationId Runtime::begin(Finish finish) {
+core::OperationId Runtime::begin(Operation operation) {
   const core::OperationId id{++last_operation_};
-  operations_.emplace(id, std::move(finish));
+  operations_.emplace(id, std::move(operation));
   return id;
 }
 
 void Runtime::handle(const control::Command& command, const Peer& peer,
                      ControlServer::Respond respond) {
-  static_cast<void>(peer);  // whoever can connect may do all; the server logs who it was
+  // Whoever can connect may do all; the server logs who it was.
   struct Visitor {
     Runtime& runtime;
+    const control::Command& command;
+    const Peer& peer;
     ControlServer::Respond respond;
     void operator()(const control::GetStatus&) const {
       respond(control::respond(runtime.status_view()));
@@ -84,8 +86,12 @@ void Runtime::handle(const control::Command& command, const Peer& peer,
     void operator()(const control::Events&) const {
       respond(control::respond(control::internal_error("events are the server's to answer")));
     }
-    void operator()(const control::Reload& reload) const { runtime.request(reload, respond); }
-    void operator()(const control::Restart& restart) const { runtime.request(restart, respond); }
+    void operator()(const control::Reload& reload) const {
+      runtime.request_reload(command, {{}, reload.pool, false}, reload.wait, peer, respond);
+    }
+    void operator()(const control::Restart& restart) const {
+      runtime.request_reload(command, {{}, restart.pool, true}, restart.wait, peer, respond);
+    }
     void operator()(const control::Scale& scale) const { runtime.request(scale, respond); }
     void operator()(const control::WorkerCommand& worker) const {
       runtime.request(worker, respond);
@@ -105,7 +111,7 @@ void Runtime::handle(const control::Command& command, const Peer& peer,
       respond(control::respond_ready(ready, core::word(core::manager_state(state))));
     }
   };
-  std::visit(Visitor{*this, std::move(respond)}, command);
+  std::visit(Visitor{*this, command, peer, std::move(respond)}, command);
 }
 
 void Runtime::answer_pool(const std::string& name, const ControlServer::Respond& respond) {
@@ -115,69 +121,52 @@ void Runtime::answer_pool(const std::string& name, const ControlServer::Respond&
   respond(control::respond(pool_view(*pool)));
 }
 
-// For a client that does not wait: what is refused is refused in the next turn of the loop, and
-// what is not has begun by then.
-ControlServer::Respond Runtime::answer_soon(const ControlServer::Respond& respond) {
+// A client that does not wait is answered as soon as its reload has begun, or waits for its turn;
+// or with what keeps it from that.
+void Runtime::request_reload(const control::Command& command, core::ReloadRequested event,
+                             bool wait, const Peer& peer, const ControlServer::Respond& respond) {
   const auto answered = std::make_shared<bool>(false);
   const auto once = [respond, answered](const control::Response& response) {
     if (!std::exchange(*answered, true)) respond(response);
   };
-  schedule();
-  boost::asio::post(context_, [once] { once(control::respond(accepted(), 202)); });
-  return once;
+  Operation operation;
+  operation.what = control::describe(command);
+  operation.peer = peer;
+  if (!wait) operation.begun = [once] { once(control::respond(accepted(), 202)); };
+  operation.finish = [this, once, pool = event.pool](const core::Reply& reply) {
+    if (auto refused = refusal(reply, pool, 0)) return once(*refused);
+    once(control::respond(reload_result(reply)));
+  };
+  event.op = begin(std::move(operation));
+  enqueue(std::move(event));
 }
 
-void Runtime::request(const control::Reload& command, const ControlServer::Respond& respond) {
-  reload(command.pool, command.wait ? respond : answer_soon(respond));
-}
-
-// Reads the configuration again. `done` gets the answer once the outcome is known.
-void Runtime::reload(const std::string& only, const ControlServer::Respond& done) {
+// Reads the configuration again, for the reload whose turn it is.
+void Runtime::perform(const core::ReadPlan&) {
   config::Loaded loaded = options_.load();
-  core::Plan plan;
+  core::PlanRead read;
   if (loaded.ok()) {
     try {
-      plan = make_plans(loaded.config);
+      read.plan = make_plans(loaded.config);
     } catch (const std::runtime_error& error) {
       loaded.faults.push_back({loaded.config.file, 0, 0, "pools", error.what()});
     }
   }
-  if (!loaded.ok()) return reject(loaded.faults, done);
-  for (const std::string& warning : loaded.warnings) spdlog::warn("{}", warning);
-  if (!(loaded.config.control == config_.control)) {
-    spdlog::warn("the new settings under `control` take effect when ostlerd is started again");
+  for (const config::Fault& fault : loaded.faults) {
+    core::Failure& failure = read.faults.emplace_back();
+    failure.kind = core::FailureKind::kConfiguration;
+    failure.stage = fault.text();
   }
-  const config::Log log = loaded.config.log;
-  const core::OperationId op = begin([this, done, log, only](const core::Reply& reply) {
-    if (auto refused = refusal(reply, only, 0)) return done(*refused);
-    if (reply.outcome != core::Outcome::kRejected) take_log_settings(log);
-    done(control::respond(reload_result(reply)));
-  });
-  enqueue(core::PlanAccepted{op, std::move(plan), only});
-}
-
-void Runtime::reject(const std::vector<config::Fault>& faults, const ControlServer::Respond& done) {
-  control::ReloadResult result;
-  result.outcome = core::word(core::Outcome::kRejected);
-  control::EventView event;
-  event.time = std::chrono::system_clock::now();
-  event.event = "reload.finished";
-  event.members.emplace_back("outcome", result.outcome);
-  event.members.emplace_back("reason", faults.front().text());
-  for (const config::Fault& fault : faults) {
-    log_event(spdlog::level::err, event, "reload rejected: {}", fault.text());
-    result.errors.push_back(fault_view(fault));
+  read_faults_ = loaded.faults;
+  read_log_.reset();
+  if (loaded.ok()) {
+    for (const std::string& warning : loaded.warnings) spdlog::warn("{}", warning);
+    if (!(loaded.config.control == config_.control)) {
+      spdlog::warn("the new settings under `control` take effect when ostlerd is started again");
+    }
+    read_log_ = loaded.config.log;
   }
-  server_->publish(event);
-  last_reload_failure_ = "reload rejected: " + faults.front().text();
-  // systemd has no word for a reload that failed: it is over, and the status says how.
-  if (told_ == core::ManagerState::kRunning) {
-    systemd_.reloading();
-    systemd_.ready(status_line());
-  } else {
-    systemd_.status(status_line());
-  }
-  done(control::respond(result));
+  enqueue(std::move(read));
 }
 
 void Runtime::reopen(const ControlServer::Respond& respond) {
@@ -205,22 +194,17 @@ void Runtime::reopened(const Reopened& result, const ControlServer::Respond& res
   respond(control::respond(answer));
 }
 
-void Runtime::take_log_settings(const config::Log& log) {
+// What a reload brings for the log, once nothing can reject it any more.
+void Runtime::take_log_settings() {
+  const auto& reload = core_.state().reload;
+  if (!read_log_ || (reload && !reload->committed)) return;
+  const config::Log log = *std::exchange(read_log_, std::nullopt);
   if (log.output != config_.log.output || log.path != config_.log.path) {
     spdlog::warn("the new `log.output` takes effect when ostlerd is started again");
   }
   config_.log.level = log.level;
   config_.log.format = log.format;
   adjust_log(config_.log);
-}
-
-void Runtime::request(const control::Restart& command, const ControlServer::Respond& respond) {
-  const auto done = command.wait ? respond : answer_soon(respond);
-  const auto finish = [this, done, command](const core::Reply& reply) {
-    if (auto refused = refusal(reply, command.pool, 0)) return done(*refused);
-    done(control::respond(reload_result(reply)));
-  };
-  enqueue(core::RestartRequested{begin(finish), command.pool});
 }
 
 void Runtime::request(const control::Scale& command, const ControlServer::Respond& respond) {
@@ -243,10 +227,12 @@ void Runtime::request(const control::Scale& command, const ControlServer::Respon
       event.kind = core::ScaleKind::kReset;
       break;
   }
-  event.op = begin([this, respond, pool = command.pool](const core::Reply& reply) {
+  Operation operation;
+  operation.finish = [this, respond, pool = command.pool](const core::Reply& reply) {
     if (auto refused = refusal(reply, pool, 0)) return respond(*refused);
     answer_pool(pool, respond);
-  });
+  };
+  event.op = begin(std::move(operation));
   enqueue(std::move(event));
 }
 
@@ -257,8 +243,9 @@ void Runtime::request(const control::WorkerCommand& command,
   if (process == processes_.end()) {
     return respond(control::respond(control::no_such_worker(command.pid)));
   }
-  const auto finish = [this, respond, command,
-                       name = process->second.name()](const core::Reply& reply) {
+  Operation operation;
+  operation.finish = [this, respond, command,
+                      name = process->second.name()](const core::Reply& reply) {
     if (auto refused = refusal(reply, "", command.pid)) return respond(*refused);
     if (reply.outcome == core::Outcome::kFailed) {
       control::Problem problem =
@@ -275,14 +262,18 @@ void Runtime::request(const control::WorkerCommand& command,
     if (pid > 0) done.members.emplace_back("pid", std::int64_t{pid});
     respond(control::respond(done));
   };
-  enqueue(core::WorkerRequested{begin(finish), worker, command.request});
+  enqueue(core::WorkerRequested{begin(std::move(operation)), worker, command.request});
 }
 
 control::ReloadResult Runtime::reload_result(const core::Reply& reply) const {
   control::ReloadResult result;
   result.outcome = core::word(reply.outcome);
   for (const core::Failure& failure : reply.errors) {
+    if (failure.kind == core::FailureKind::kConfiguration) continue;
     result.errors.push_back({"", 0, 0, "", core::describe(failure)});
+  }
+  if (result.errors.size() < reply.errors.size()) {  // each with its place in the file
+    for (const config::Fault& fault : read_faults_) result.errors.push_back(fault_view(fault));
   }
   for (const core::PoolOutcome& pool : reply.pools) {
     control::PoolResult& view = result.pools[pool.pool];

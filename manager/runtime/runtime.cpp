@@ -100,7 +100,7 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
 Runtime::~Runtime() = default;
 
 int Runtime::run() {
-  enqueue(core::PlanAccepted{{}, make_plans(config_), ""});
+  enqueue(core::PlanAccepted{{}, make_plans(config_)});
   systemd_.start_watchdog();
   context_.run();
   switch (exit_reason_.value_or(core::ExitReason::kStopped)) {
@@ -170,6 +170,7 @@ void Runtime::turn() {
   }
   if (!actions.empty()) check_invariants();
   perform(actions);
+  take_log_settings();
   const bool changed = !actions.empty() || !exits_.empty();
   bury();
   if (changed) share_out();
@@ -247,7 +248,6 @@ void Runtime::tell_systemd(bool changed) {
       systemd_.ready(status_line());
       break;
     case core::ManagerState::kReloading:
-      last_reload_failure_.clear();
       systemd_.reloading();
       break;
     case core::ManagerState::kStopping:
@@ -286,7 +286,7 @@ void Runtime::on_signal(int signal) {
     case SIGQUIT:
       return enqueue(core::StopRequested{{}, true});
     case SIGHUP:
-      return reload("", [](const control::Response&) {});
+      return enqueue(core::ReloadRequested{});
     case SIGUSR1:
       return reopen([](const control::Response&) {});
     case SIGTTIN:
@@ -506,8 +506,8 @@ void Runtime::perform(const core::DropLaunch& action) {
 }
 
 void Runtime::perform(const core::Reply& action) {
-  auto finish = operations_.extract(action.op);
-  if (!finish.empty()) finish.mapped()(action);
+  auto operation = operations_.extract(action.op);
+  if (!operation.empty()) operation.mapped().finish(action);
 }
 
 void Runtime::perform(const core::ExitManager& action) {

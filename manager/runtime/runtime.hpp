@@ -100,6 +100,13 @@ class Runtime {
     std::vector<std::string> output;
   };
   using Finish = std::function<void(const core::Reply&)>;
+  // A request that waits for its outcome.
+  struct Operation {
+    Finish finish;
+    std::string what;  // "reload of web"
+    Peer peer;
+    std::function<void()> begun;  // for a client that waits no longer than until it has begun
+  };
 
   // runtime.cpp: the loop.
   void enqueue(core::Event event);
@@ -124,7 +131,9 @@ class Runtime {
   void perform(const core::Spawn& action);
   void perform(const core::SignalWorker& action);
   void perform(const core::DropLaunch& action);
-  void perform(const core::Note& action);  // report.cpp
+  void perform(const core::Note& action);          // report.cpp
+  void perform(const core::ReadPlan& action);      // requests.cpp
+  void perform(const core::ReloadQueued& action);  // report.cpp
   void perform(const core::Reply& action);
   void perform(const core::ExitManager& action);
   void perform(const core::Probe& action);  // checks.cpp, and what follows
@@ -166,25 +175,27 @@ class Runtime {
 
   // requests.cpp
   void handle(const control::Command& command, const Peer& peer, ControlServer::Respond respond);
-  void request(const control::Reload& command, const ControlServer::Respond& respond);
-  void request(const control::Restart& command, const ControlServer::Respond& respond);
+  void request_reload(const control::Command& command, core::ReloadRequested event, bool wait,
+                      const Peer& peer, const ControlServer::Respond& respond);
   void request(const control::Scale& command, const ControlServer::Respond& respond);
   void request(const control::WorkerCommand& command, const ControlServer::Respond& respond);
-  void reload(const std::string& only, const ControlServer::Respond& done);
-  ControlServer::Respond answer_soon(const ControlServer::Respond& respond);
-  void reject(const std::vector<config::Fault>& faults, const ControlServer::Respond& done);
   void reopen(const ControlServer::Respond& respond);
   void reopened(const Reopened& result, const ControlServer::Respond& respond);
-  void take_log_settings(const config::Log& log);
-  core::OperationId begin(Finish finish);
+  void take_log_settings();
+  core::OperationId begin(Operation operation);
   control::ReloadResult reload_result(const core::Reply& reply) const;
   void answer_pool(const std::string& name, const ControlServer::Respond& respond);
   config::Config effective_config() const;
 
   // report.cpp
   void log_note(const core::Note& note, const control::EventView& event) const;
+  void log_finished(const core::Note& note, const control::EventView& event,
+                    const std::string& why) const;
   // For lines about a worker that are no event.
   static control::EventView about(const Process& process);
+  void note_reload(const core::Note& note);
+  [[nodiscard]] std::string name_of(core::OperationId op) const;
+  [[nodiscard]] std::string request_of(core::OperationId op) const;
   control::EventView event_of(const core::Note& note) const;
   pid_t pid_of(core::WorkerId worker) const;
   std::string doing_of(core::WorkerId worker) const;
@@ -229,6 +240,9 @@ class Runtime {
   core::ManagerState told_ = core::ManagerState::kStarting;
   std::string last_reload_failure_;
   std::optional<control::ManagerErrorView> last_log_failure_;
+  // Of the configuration that was read last: its faults; its settings, until they are taken.
+  std::vector<config::Fault> read_faults_;
+  std::optional<config::Log> read_log_;
 
   std::map<core::WorkerId, Process> processes_;
   std::map<core::PoolId, std::uint64_t> requests_before_;  // of workers that are gone
@@ -237,7 +251,7 @@ class Runtime {
   std::deque<Remembered> remembered_;
   std::map<core::LaunchId, std::shared_ptr<const Launch>> launches_;
   std::uint64_t last_launch_ = 0;
-  std::map<core::OperationId, Finish> operations_;
+  std::map<core::OperationId, Operation> operations_;
   std::uint64_t last_operation_ = 0;
   core::WorkerId measure_from_;
   std::optional<core::ExitReason> exit_reason_;

@@ -185,7 +185,11 @@ void Player::command(const std::vector<std::string>& words) {
   } else if (verb == "demand") {
     step(Demand{pool(object)});
   } else if (verb == "restart") {
-    step(RestartRequested{begin("restart"), object});
+    step(ReloadRequested{begin("restart"), object, true});
+  } else if (verb == "hup") {
+    step(ReloadRequested{});
+  } else if (verb == "faulty") {
+    faulty_ = join(words, 1);
   } else if (verb == "scale") {
     scale(words);
   } else if (verb == "stop") {
@@ -240,8 +244,17 @@ void Player::set_pool(const std::vector<std::string>& words) {
 }
 
 void Player::load(const std::string& only) {
+  const OperationId op = begin(only.empty() ? "load" : "load " + only);
+  if (core_.state().configured || core_.state().reload) {
+    step(ReloadRequested{op, only, false});
+  } else {
+    step(PlanAccepted{op, new_plan()});
+  }
+}
+
+Plan Player::new_plan() {
   for (PoolPlan& pool : plan_.pools) pool.launch = LaunchId{++launches_};
-  step(PlanAccepted{begin("load"), plan_, only});
+  return plan_;
 }
 
 void Player::set_load(const std::vector<std::string>& words) {
@@ -398,6 +411,23 @@ void Player::tell(const Probe& action) {
       (action.warmup < 0 ? "" : ", warm-up request " + std::to_string(action.warmup + 1)));
 }
 
+// Said only where it fails: all else follows from it.
+void Player::tell(const ReadPlan&) {
+  PlanRead read;
+  if (faulty_.empty()) {
+    read.plan = new_plan();
+  } else {
+    read.faults.push_back({FailureKind::kConfiguration, std::exchange(faulty_, {})});
+  }
+  answers_.emplace_back(std::move(read));
+}
+
+void Player::tell(const ReloadQueued& action) {
+  const auto asked = [&](OperationId op) { return op ? operations_.at(op) : std::string("hup"); };
+  lines_.push_back(asked(action.op) + " waits for " +
+                   (action.start ? std::string("the start") : asked(action.behind)));
+}
+
 void Player::tell(const EmptyQueue& action) {
   lines_.push_back("empty the queue of " + name(action.worker));
 }
@@ -466,7 +496,7 @@ void Player::tell(const Note& note) {
       break;
     case NoteKind::kReloadFinished:
       lines_.push_back((who.empty() ? "reload" : who) + " " + word(note.outcome) +
-                       (note.outcome == Outcome::kRejected ? ": " + why : ""));
+                       (why.empty() || note.outcome == Outcome::kRolledBack ? "" : ": " + why));
       break;
     case NoteKind::kPoolScaled:
       lines_.push_back(

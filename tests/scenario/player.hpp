@@ -8,7 +8,10 @@
 //                          memory (bytes), scale (min/max/busy/0.7/2s/60s: by, target, up_after,
 //                          down_after)
 //   drop NAME              takes a pool out of the next plan
-//   load [NAME]            the plan is accepted: at first the manager starts, later it reloads
+//   load [NAME]            at first the manager starts with the plan, later it is asked to reload;
+//                          the plan is read as soon as the core asks for it
+//   faulty TEXT            the next attempt to read the plan finds this fault
+//   hup                    a reload that nobody waits for
 //   load NAME [used=N] [capacity=N] [waiting=N] [full]
 //                          the load of a pool from now on: what each question for it is answered
 //                          with (thousandths of a worker; without a load, none is answered)
@@ -62,6 +65,7 @@ class Player {
   void command(const std::vector<std::string>& words);
   void set_pool(const std::vector<std::string>& words);
   void load(const std::string& only);
+  core::Plan new_plan();
   void set_load(const std::vector<std::string>& words);
   void probed(const std::vector<std::string>& words);
   void looked(const std::vector<std::string>& words);
@@ -71,6 +75,8 @@ class Player {
   void pass(core::Duration duration);
   void step(const core::Event& event);
   void perform(const core::Actions& actions);
+  void tell(const core::ReadPlan& action);
+  void tell(const core::ReloadQueued& action);
   void tell(const core::OpenListener& action);
   void tell(const core::CloseListener& action);
   void tell(const core::Spawn& action);
@@ -102,6 +108,7 @@ class Player {
   std::map<std::string, core::LoadSeen> loads_;  // by pool
   std::map<core::OperationId, std::string> operations_;
   std::set<std::string> broken_;
+  std::string faulty_;
   bool unstartable_ = false;
   std::vector<core::Event> answers_;
   std::vector<std::string> lines_;

@@ -27,6 +27,10 @@ const std::vector<Mistake>& mistakes() {
       {"call-it-done", "a failure is reported as success"},
       {"lose-reason", "a roll-back is reported without its reason"},
       {"miscount", "the number of replaced workers is wrong"},
+      {"lose-read", "the file is not read for a reload"},
+      {"read-at-random", "the file is read though no reload's turn has come"},
+      {"lose-queued", "nobody is told that a reload waits"},
+      {"answer-in-part", "a reload is answered without one of its pools"},
       {"lose-open", "a socket is not opened"},
       {"keep-open", "a socket that nobody needs stays open"},
       {"close-early", "a socket in use is closed"},
@@ -188,6 +192,7 @@ void Corruptor::spoil_answers(Actions& actions) {
       if (is("lose-reason")) pool.reason.reset();
       if (is("miscount")) ++pool.replaced;
     }
+    if (is("answer-in-part") && !reply.pools.empty()) reply.pools.pop_back();
   });
   change<Note>(actions, [&](Note& note) {
     if (is("backoff-lie") && note.kind == NoteKind::kWorkerFailed) note.value += 50;
@@ -213,6 +218,9 @@ void Corruptor::spoil_answers(Actions& actions) {
 }
 
 void Corruptor::spoil_sockets(Actions& actions) {
+  if (is("lose-read")) drop<ReadPlan>(actions, [](const auto&) { return true; });
+  if (is("lose-queued")) drop<ReloadQueued>(actions, [](const auto&) { return true; });
+  if (is("read-at-random") && random_.chance(0.02)) actions.emplace_back(ReadPlan{});
   if (is("lose-open")) drop<OpenListener>(actions, [](const auto&) { return true; });
   if (is("keep-open")) drop<CloseListener>(actions, [](const auto&) { return true; });
   if (is("keep-launch")) drop<DropLaunch>(actions, [](const auto&) { return true; });

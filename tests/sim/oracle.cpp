@@ -19,6 +19,8 @@ void Oracle::begin(Time now) {
   given_up_.clear();
   departed_.clear();
   stray_.clear();
+  queued_.clear();
+  refused_ = 0;
   for (const auto& pool : pools_) {
     pool->was_rolling = pool->rollout.has_value();
     pool->load.may_decide = pool->load.demanded = false;
@@ -92,17 +94,37 @@ void Oracle::on(const PlanAccepted& event) {
   remember(event.op, event);
   for (const PoolPlan& plan : event.plan.pools) launches_.emplace(plan.launch, plan);
   if (stopping_) return expect(event.op, Outcome::kStopping);
-  if (!reload_) return start(event);
-  if (queued_.size() >= limits::kQueuedReloads) return expect(event.op, Outcome::kBusy);
-  queued_.emplace_back(event);
+  if (reload_ || configured_) return expect(event.op, Outcome::kBusy);
+  reload_.emplace();
+  reload_->askers.push_back({event.op, "", false});
+  reload_->first = true;
+  take(event.plan);
 }
 
-void Oracle::on(const RestartRequested& event) {
+void Oracle::on(const ReloadRequested& event) {
   remember(event.op, event);
-  if (stopping_) return expect(event.op, Outcome::kStopping);
-  if (!reload_) return start(event);
-  if (queued_.size() >= limits::kQueuedReloads) return expect(event.op, Outcome::kBusy);
-  queued_.emplace_back(event);
+  const auto refuse = [&](Outcome outcome) {
+    ++refused_;
+    expect(event.op, outcome);
+  };
+  if (stopping_) return refuse(Outcome::kStopping);
+  if (!reload_) return start({{event.op, event.pool, event.restart}});
+  // One that nobody waits for is in good hands with another that does all that it would.
+  const auto does_it = [&](const Asker& other) {
+    const bool pools = other.pool.empty() || other.pool == event.pool;
+    return pools && (!other.restart || event.restart);
+  };
+  const bool joins = event.op || std::ranges::none_of(waiting_, does_it);
+  if (joins && waiting_.size() >= limits::kReloadAskers) return refuse(Outcome::kBusy);
+  if (joins) waiting_.push_back({event.op, event.pool, event.restart});
+  queued_.push_back({event.op, event.pool, reload_->askers.front().op, reload_->first});
+}
+
+void Oracle::on(const PlanRead& event) {
+  for (const PoolPlan& plan : event.plan.pools) launches_.emplace(plan.launch, plan);
+  if (!reload_ || !reload_->reading || reload_->owes_read) return;
+  reload_->reading = false;
+  event.faults.empty() ? take(event.plan) : reject();
 }
 
 void Oracle::on(const ScaleRequested& event) {

@@ -196,17 +196,27 @@ class Oracle {
     int replaced = 0, cut_off = 0;
     bool whole = false;  // a rollout of a pool that stays, so that the numbers count
   };
-  struct Reload {
+  struct Asker {
     OperationId op;
-    bool first = false, restart = false, committed = false, announced = false;
+    std::string pool;  // "": all
+    bool restart = false;
+    [[nodiscard]] bool names(const std::string& name) const { return pool.empty() || pool == name; }
+  };
+  struct Reload {
+    std::vector<Asker> askers;  // not answered yet, or never to be
+    bool first = false, committed = false, announced = false;
+    bool reading = false;    // the file is to be read, or is being read
+    bool owes_read = false;  // in this step
     core::Plan plan;
-    std::string only;
     std::set<std::string> opening;
     bool failing = false;
     std::set<const Pool*> waiting;
     std::map<std::string, std::vector<Finished>> finished;
+    // Whether the file decides about a pool; whether anybody named it at all.
+    [[nodiscard]] bool reloads(const std::string& pool) const;
+    [[nodiscard]] bool names(const std::string& pool) const;
+    [[nodiscard]] bool owes_answers() const;
   };
-  using Queued = std::variant<core::PlanAccepted, core::RestartRequested>;
   struct Operation {
     core::Event request;
     std::optional<core::Outcome> due;  // known already: the answer must come in this step
@@ -223,7 +233,8 @@ class Oracle {
   void notice_late();
   void on(const core::Tick&) {}
   void on(const core::PlanAccepted& event);
-  void on(const core::RestartRequested& event);
+  void on(const core::ReloadRequested& event);
+  void on(const core::PlanRead& event);
   void on(const core::ScaleRequested& event);
   void on(const core::WorkerRequested& event);
   void on(const core::StopRequested& event);
@@ -308,14 +319,17 @@ class Oracle {
   [[nodiscard]] std::string unsettled_load(const Pool& pool) const;
 
   // oracle_reload.cpp: generations, listeners, answers.
+  void act(const core::ReadPlan& action);
+  void act(const core::ReloadQueued& action);
   void act(const core::OpenListener& action);
   void act(const core::CloseListener& action);
   void act(const core::DropLaunch& action);
   void act(const core::Note& action);
   void act(const core::Reply& action);
   void act(const core::ExitManager& action);
-  void start(const core::PlanAccepted& event);
-  void start(const core::RestartRequested& event);
+  void start(std::vector<Asker> askers);
+  void take(const core::Plan& read);
+  void reject();
   bool start_next();
   void forget_finished_reload();
   [[nodiscard]] bool takes_from_another(const Reload& reload) const;
@@ -330,7 +344,8 @@ class Oracle {
   void pool_failing(const core::Note& note);
   void pool_removed(const std::string& name);
   void check_reloaded(const Pool& pool);
-  void check_reload_reply(const Operation& operation, const core::Reply& reply);
+  void check_reload_reply(const core::Reply& reply);
+  void check_told_outcomes(const Asker& asker, const core::Reply& reply);
   void check_worker_reply(const Operation& operation, const core::WorkerRequested& request,
                           const core::Reply& reply);
   [[nodiscard]] bool needs(LaunchId launch) const;
@@ -369,7 +384,9 @@ class Oracle {
   std::set<std::string> open_, opening_;
   std::string stray_;  // a socket that this step's event called open, though nobody waited for it
   std::optional<Reload> reload_;
-  std::deque<Queued> queued_;
+  std::vector<Asker> waiting_;                   // for the next reload
+  std::vector<core::ReloadQueued> queued_;       // who must be told in this step that they wait
+  int refused_ = 0;                              // requests in this step
   std::map<OperationId, Operation> operations_;  // not answered yet
   std::set<OperationId> answered_;
   std::vector<const Worker*> given_up_;  // because fewer are wanted, and not judged yet

@@ -209,13 +209,15 @@ void Oracle::check_answers() {
 }
 
 void Oracle::check_reload() {
+  check(queued_.empty(), "nobody is told that a reload waits");
+  check(refused_ <= 0, "a reload is refused and nothing is said");
   if (reload_ && reload_->committed && reload_->waiting.empty()) {
-    if (reload_->op) return wrong("no answer to a reload that is over");
+    if (reload_->owes_answers()) return wrong("no answer to a reload that is over");
     reload_.reset();
   }
-  while (!reload_ && start_next()) {  // those that ask for what is not there are passed over
-  }
+  if (!reload_) start_next();  // those that ask for what is not there are passed over
   if (!reload_) return;
+  if (reload_->reading) return check(!reload_->owes_read, "the file is not read for a reload");
   if (!reload_->announced && !reload_->first) return wrong("a reload waits for nothing");
   for (const std::string& key : reload_->opening) {
     if (!opening_.contains(key)) wrong("not opened: " + key);
@@ -288,7 +290,7 @@ std::optional<Time> Oracle::first_deadline(std::string* what) const {
 }
 
 bool Oracle::idle() const {
-  if (reload_ || !queued_.empty()) return false;
+  if (reload_ || !waiting_.empty()) return false;
   for (const auto& [id, worker] : workers_) {
     if (!worker->serves() || !worker->proven || worker->recycle) return false;
     if (worker->last_beat && worker->plan.heartbeat_timeout) return false;
@@ -317,7 +319,7 @@ void Oracle::check_promise(std::optional<Time> promised) {
 
 std::string Oracle::unfinished() const {
   if (reload_) return "a reload is under way";
-  if (!queued_.empty()) return "a reload waits";
+  if (!waiting_.empty()) return "a reload waits";
   if (!operations_.empty()) {
     return "op " + std::to_string(operations_.begin()->first.value) + " is not answered";
   }

@@ -1,5 +1,6 @@
 // Generations, sockets, launches and answers.
 #include <algorithm>
+#include <utility>
 
 #include "core/core.hpp"
 #include "core/limits.hpp"
@@ -43,8 +44,6 @@ std::set<std::string> Oracle::needed_listeners() const {
 
 void Oracle::act(const DropLaunch& action) {
   forget_finished_reload();
-  while (!reload_ && needs(action.launch) && start_next()) {  // what it leaves out is dropped
-  }
   check(launches_.contains(action.launch),
         "launch dropped twice, or never there: " + std::to_string(action.launch.value));
   check(!needs(action.launch),
@@ -64,46 +63,99 @@ bool Oracle::needs(LaunchId launch) const {
       return true;
     }
   }
-  if (reload_ && std::ranges::any_of(reload_->plan.pools, uses)) return true;
-  return std::ranges::any_of(queued_, [&](const Queued& queued) {
-    const auto* plan = std::get_if<PlanAccepted>(&queued);
-    return plan != nullptr && std::ranges::any_of(plan->plan.pools, uses);
-  });
+  return reload_ && std::ranges::any_of(reload_->plan.pools, uses);
 }
 
 // --- The course of a reload
 // -----------------------------------------------------------------------
 
-void Oracle::start(const PlanAccepted& event) {
-  Reload reload;
-  reload.op = event.op;
-  reload.first = !configured_;
-  reload.only = event.only;
-  for (const PoolPlan& plan : event.plan.pools) {
-    if (event.only.empty() || plan.name == event.only) reload.plan.pools.push_back(plan);
+bool Oracle::Reload::reloads(const std::string& pool) const {
+  return std::ranges::any_of(askers,
+                             [&](const Asker& one) { return !one.restart && one.names(pool); });
+}
+
+bool Oracle::Reload::names(const std::string& pool) const {
+  return std::ranges::any_of(askers, [&](const Asker& one) { return one.names(pool); });
+}
+
+bool Oracle::Reload::owes_answers() const {
+  return std::ranges::any_of(askers, [](const Asker& one) { return bool(one.op); });
+}
+
+void Oracle::start(std::vector<Asker> askers) {
+  reload_.emplace();
+  reload_->askers = std::move(askers);
+  reload_->first = !configured_;
+  reload_->reading = reload_->owes_read =
+      std::ranges::any_of(reload_->askers, [](const Asker& one) { return !one.restart; });
+  if (!reload_->reading) take({});
+}
+
+// The file counts as it is when the turn of a reload has come: not before, and not without need.
+void Oracle::act(const ReadPlan&) {
+  forget_finished_reload();
+  if (!reload_) start_next();
+  check(reload_ && reload_->owes_read, "the file is read though nobody's turn has come");
+  if (reload_) reload_->owes_read = false;
+}
+
+void Oracle::act(const ReloadQueued& action) {
+  const auto found = std::ranges::find(queued_, action);
+  check(found != queued_.end(), "told to wait for a reload, and does not");
+  if (found != queued_.end()) queued_.erase(found);
+}
+
+// What becomes of which pool is known.
+void Oracle::take(const Plan& read) {
+  Reload& reload = *reload_;
+  reload.plan = {};
+  for (const PoolPlan& plan : read.pools) {
+    if (reload.reloads(plan.name)) reload.plan.pools.push_back(plan);
   }
-  if (!event.only.empty() && reload.plan.pools.empty() && find_pool(event.only) == nullptr) {
-    return expect(event.op, Outcome::kNotFound);
+  for (const auto& pool : pools_) {
+    const bool restarts = reload.names(pool->name) && !reload.reloads(pool->name);
+    if (!pool->removed && restarts) reload.plan.pools.push_back(pool->plans.at(pool->desired()));
   }
-  if (!event.only.empty() && takes_from_another(reload)) {
-    return expect(event.op, Outcome::kRejected);
-  }
-  reload_ = std::move(reload);
-  open_or_commit();
+  std::erase_if(reload.askers, [&](const Asker& asker) {
+    const bool planned = std::ranges::any_of(
+        reload.plan.pools, [&](const PoolPlan& plan) { return plan.name == asker.pool; });
+    if (asker.pool.empty() || planned || find_pool(asker.pool) != nullptr) return false;
+    expect(asker.op, Outcome::kNotFound);
+    return true;
+  });
+  if (reload.askers.empty()) return reload_.reset();
+  takes_from_another(reload) ? reject() : open_or_commit();
+}
+
+// Nothing changes for those who asked for a reload. Restarts need neither file nor sockets.
+void Oracle::reject() {
+  Reload& reload = *reload_;
+  std::erase_if(reload.askers, [&](const Asker& asker) {
+    if (!asker.restart) expect(asker.op, Outcome::kRejected);
+    return !asker.restart;
+  });
+  const bool first = reload.first;
+  reload.announced = reload.failing = false;
+  if (!first && !reload.askers.empty()) return take({});
+  reload_.reset();
+  if (!first) return;
+  gave_up_ = ExitReason::kNoListener;
+  stopping_ = true;
+  abandon();
 }
 
 // A listener that stays another pool's, or may be its again.
 bool Oracle::takes_from_another(const Reload& reload) const {
   std::set<std::string> wanted;
   for (const PoolPlan& plan : reload.plan.pools) {
-    wanted.insert(plan.listeners.begin(), plan.listeners.end());
+    if (reload.reloads(plan.name)) wanted.insert(plan.listeners.begin(), plan.listeners.end());
   }
   const auto has = [&](const PoolPlan& plan) {
     return std::ranges::any_of(plan.listeners,
                                [&](const std::string& key) { return wanted.contains(key); });
   };
   return std::ranges::any_of(pools_, [&](const auto& pool) {
-    if (pool->removed || pool->name == reload.only) return false;
+    if (pool->removed || reload.reloads(pool->name)) return false;
     return has(pool->plans.at(pool->desired())) ||
            (pool->rollout && pool->rollout->from != 0 &&
             has(pool->plans.at(pool->rollout->from))) ||
@@ -112,33 +164,16 @@ bool Oracle::takes_from_another(const Reload& reload) const {
   });
 }
 
-void Oracle::start(const RestartRequested& event) {
-  Reload reload;
-  reload.op = event.op;
-  reload.restart = true;
-  reload.only = event.only;
-  for (const auto& pool : pools_) {
-    if (pool->removed || (!event.only.empty() && pool->name != event.only)) continue;
-    reload.plan.pools.push_back(pool->plans.at(pool->desired()));
-  }
-  if (!event.only.empty() && reload.plan.pools.empty()) {
-    return expect(event.op, Outcome::kNotFound);
-  }
-  reload_ = std::move(reload);
-  open_or_commit();
-}
-
 // One that nobody waits for has no answer that tells its end.
 void Oracle::forget_finished_reload() {
-  if (reload_ && reload_->committed && reload_->waiting.empty() && !reload_->op) reload_.reset();
+  const bool over = reload_ && reload_->committed && reload_->waiting.empty();
+  if (over && !reload_->owes_answers()) reload_.reset();
 }
 
-// The next one that waits, unless it asks for what is not there (any more).
+// The next one, for all who wait; unless they ask for what is not there (any more).
 bool Oracle::start_next() {
-  if (queued_.empty()) return false;
-  const Queued next = std::move(queued_.front());
-  queued_.pop_front();
-  std::visit([&](const auto& what) { start(what); }, next);
+  if (waiting_.empty()) return false;
+  start(std::exchange(waiting_, {}));
   return true;
 }
 
@@ -153,14 +188,7 @@ void Oracle::open_or_commit() {
 
 void Oracle::listener_answered(const std::string& key) {
   if (!reload_ || reload_->opening.erase(key) == 0 || !reload_->opening.empty()) return;
-  if (!reload_->failing) return commit();
-  expect(reload_->op, Outcome::kRejected);
-  const bool first = reload_->first;
-  reload_.reset();
-  if (!first) return;
-  gave_up_ = ExitReason::kNoListener;
-  stopping_ = true;
-  abandon();
+  reload_->failing ? reject() : commit();
 }
 
 void Oracle::commit() {
@@ -172,8 +200,7 @@ void Oracle::commit() {
   for (const auto& pool : pools_) {
     const bool stays = std::ranges::any_of(
         plan.pools, [&](const PoolPlan& wanted) { return wanted.name == pool->name; });
-    const bool in_scope = reload.only.empty() || pool->name == reload.only;
-    if (!pool->removed && in_scope && !stays) remove(*pool);
+    if (!pool->removed && reload.reloads(pool->name) && !stays) remove(*pool);
   }
   for (const PoolPlan& wanted : plan.pools) {
     Pool* pool = find_pool(wanted.name);
@@ -186,7 +213,7 @@ void Oracle::commit() {
   }
   configured_ = true;
   if (!reload.first) return;
-  expect(reload.op, Outcome::kDone);
+  for (const Asker& asker : reload.askers) expect(asker.op, Outcome::kDone);
   reload_.reset();
 }
 
@@ -215,7 +242,7 @@ void Oracle::roll(Pool& pool, const PoolPlan& plan) {
     rollout.target_before = target(pool);
     const bool written_anew =
         plan.workers_written != old.workers_written || plan.scaling != old.scaling;
-    if (written_anew && !reload_->restart) pool.scaled.reset();
+    if (written_anew && reload_->reloads(pool.name)) pool.scaled.reset();
   }
   pool.rollout = rollout;
   if (pool.current != 0) begin_load(pool, rollout.target_before);
@@ -225,12 +252,9 @@ void Oracle::roll(Pool& pool, const PoolPlan& plan) {
 
 // The manager stops: whatever a reload still wanted is not done any more.
 void Oracle::abandon() {
-  if (reload_) expect(reload_->op, Outcome::kStopping);
+  if (reload_) waiting_.insert(waiting_.end(), reload_->askers.begin(), reload_->askers.end());
   reload_.reset();
-  for (const Queued& queued : queued_) {
-    std::visit([&](const auto& what) { expect(what.op, Outcome::kStopping); }, queued);
-  }
-  queued_.clear();
+  for (const Asker& asker : std::exchange(waiting_, {})) expect(asker.op, Outcome::kStopping);
   for (const auto& pool : pools_) {
     if (pool->rollout) pool->current = pool->desired();
     pool->rollout.reset();
@@ -274,7 +298,10 @@ void Oracle::pool_failing(const Note& note) {
 }
 
 void Oracle::pool_finished(const Note& note) {
-  if (note.outcome == Outcome::kRejected) return;  // known from the sockets
+  if (note.outcome == Outcome::kRejected) return;  // known from the file and the sockets
+  if (note.outcome == Outcome::kBusy || note.outcome == Outcome::kStopping) {
+    return check(refused_-- > 0, "called refused, and is not");
+  }
   Pool* pool = find_pool(note.pool);
   if (pool == nullptr || !pool->rollout || !reload_) return wrong("called finished: " + note.pool);
   const Rollout rollout = *pool->rollout;
@@ -384,11 +411,8 @@ void Oracle::act(const Note& note) {
 
 void Oracle::act(const Reply& reply) {
   forget_finished_reload();
-  const auto is_it = [&](const Queued& queued) {
-    return std::visit([&](const auto& what) { return what.op == reply.op; }, queued);
-  };
-  while (!reload_ && std::ranges::any_of(queued_, is_it) && start_next()) {
-  }
+  const auto is_it = [&](const Asker& asker) { return asker.op == reply.op; };
+  if (!reload_ && std::ranges::any_of(waiting_, is_it)) start_next();
   const auto found = operations_.find(reply.op);
   check(!answered_.contains(reply.op), "answered twice: op " + std::to_string(reply.op.value));
   if (found == operations_.end() || !reply.op) return wrong("answer to nobody");
@@ -407,16 +431,25 @@ void Oracle::act(const Reply& reply) {
   if (const auto* request = std::get_if<WorkerRequested>(&operation.request)) {
     return check_worker_reply(operation, *request, reply);
   }
-  check_reload_reply(operation, reply);
+  check_reload_reply(reply);
 }
 
-void Oracle::check_reload_reply(const Operation&, const Reply& reply) {
-  const bool over =
-      reload_ && reload_->op == reply.op && reload_->committed && reload_->waiting.empty();
+void Oracle::check_reload_reply(const Reply& reply) {
+  const bool over = reload_ && reload_->committed && reload_->waiting.empty();
   if (!over) return wrong("a reload is answered before it is over");
+  const auto asker = std::ranges::find(reload_->askers, reply.op, &Asker::op);
+  if (asker == reload_->askers.end()) return wrong("one is answered who asked for another reload");
+  check_told_outcomes(*asker, reply);
+  reload_->askers.erase(asker);
+  forget_finished_reload();
+}
+
+// Everybody hears of the pools that they named, and of no other.
+void Oracle::check_told_outcomes(const Asker& asker, const Reply& reply) {
   bool failed = false;
   std::size_t count = 0;
   for (const auto& [name, list] : reload_->finished) {
+    if (!asker.names(name)) continue;
     for (const Finished& finished : list) {
       failed = failed || finished.outcome == Outcome::kRolledBack;
       ++count;
@@ -437,7 +470,6 @@ void Oracle::check_reload_reply(const Operation&, const Reply& reply) {
   check(count == reply.pools.size(), "a reload is answered for too many or too few pools");
   check(reply.outcome == (failed ? Outcome::kRolledBack : Outcome::kReloaded),
         std::string("wrong outcome of a reload: ") + word(reply.outcome));
-  reload_.reset();
 }
 
 void Oracle::check_worker_reply(const Operation& operation, const WorkerRequested& request,

@@ -72,7 +72,8 @@ void Run::choose_faults() {
         &faults.listener_fails, &faults.listener_late, &faults.doubles,       &faults.strangers,
         &faults.mute,           &faults.fails_warmup,  &faults.unhealthy,     &faults.hangs,
         &faults.lies,           &faults.bloats,        &faults.wears,         &faults.answers_late,
-        &faults.empties_late,   &faults.never_empties, &faults.strands}) {
+        &faults.empties_late,   &faults.never_empties, &faults.strands,       &faults.file_faulty,
+        &faults.file_late}) {
     *fault = sometimes();
   }
   faults.strangers = std::min(faults.strangers, 0.15);
@@ -134,6 +135,7 @@ bool Run::advance(bool with_requests) {
   std::vector<Event> events;
   if (with_requests && next_request_ <= now_) {
     events.push_back(request());
+    if (random_.chance(0.02)) add_burst(events);
     next_request_ = now_ + random_.between(0ns, request_gap_ * 2);
     if (promised_ && random_.chance(0.1)) next_request_ = *promised_;  // when something is due
   }
@@ -161,19 +163,30 @@ WorkerId Run::some_worker() {
   return random_.pick(living);
 }
 
+// The file may be edited before, and again while the request waits for its turn.
+Event Run::reload_request() {
+  if (random_.chance(0.6)) planner_.edit();
+  ReloadRequested reload;
+  if (!random_.chance(0.1)) reload.op = next_op();
+  if (random_.chance(0.3)) {
+    reload.pool = random_.chance(0.06) ? std::string("nobody") : random_.pick(planner_.names());
+  }
+  reload.restart = random_.chance(0.25);
+  return reload;
+}
+
+// Many ask at once: a few, or more than may wait.
+void Run::add_burst(std::vector<Event>& events) {
+  const int count = random_.chance(0.3) ? random_.between(60, 90) : random_.between(2, 10);
+  for (int i = 0; i < count; ++i) events.push_back(reload_request());
+}
+
 Event Run::request() {
   const OperationId op = random_.chance(0.1) ? OperationId{} : next_op();
   const std::string pool =
       random_.chance(0.02) ? std::string("nobody") : random_.pick(planner_.names());
-  const std::string only = random_.chance(0.3) ? pool : std::string();
   const int dice = random_.between(0, 99);
-  if (dice < 30) {
-    if (random_.chance(0.6)) planner_.edit();
-    PlanAccepted reload{op, planner_.read(), only};
-    world_.learn(reload.plan);
-    return reload;
-  }
-  if (dice < 40) return RestartRequested{op, only};
+  if (dice < 40) return reload_request();
   if (dice < 65) {
     const auto kind = static_cast<ScaleKind>(random_.between(0, 2));
     const int value = kind == ScaleKind::kAdd ? random_.between(-3, 3) : random_.between(0, 8);
@@ -246,6 +259,7 @@ void Run::perform(Actions& actions) {
     oracle_.action(action);
     if (options_.judge && !oracle_.fault().empty()) return;
     world_.perform(action, now_);
+    if (std::holds_alternative<ReadPlan>(action)) world_.read(planner_.read(), now_);
   }
 }
 
@@ -318,10 +332,8 @@ void Run::pass(Duration duration) {
 
 // Nothing is wrong any more, so that a reload must work.
 void Run::final_reload() {
-  PlanAccepted reload{next_op(), planner_.read(), ""};
-  world_.learn(reload.plan);
   last_reply_.reset();
-  step({reload});
+  step({ReloadRequested{next_op(), "", false}});
   converge("a reload in a healthy world");
   if (over()) return;
   if (!last_reply_ || last_reply_->outcome != Outcome::kReloaded) {

@@ -55,6 +55,8 @@ class Run {
   bool advance(bool with_requests);
   void be_late();
   core::Event request();
+  core::Event reload_request();
+  void add_burst(std::vector<core::Event>& events);
   core::WorkerId some_worker();
   core::OperationId next_op() { return core::OperationId{++ops_}; }
   void step(const std::vector<core::Event>& events);

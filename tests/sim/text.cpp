@@ -183,10 +183,14 @@ struct EventText {
 
   std::string operator()(const Tick&) const { return "tick"; }
   std::string operator()(const PlanAccepted& e) const {
-    return "plan" + (e.only.empty() ? "" : " for " + e.only) + plan_text(e.plan) + op_text(e.op);
+    return "plan" + plan_text(e.plan) + op_text(e.op);
   }
-  std::string operator()(const RestartRequested& e) const {
-    return "restart " + e.only + op_text(e.op);
+  std::string operator()(const ReloadRequested& e) const {
+    return (e.restart ? "restart " : "reload ") + (e.pool.empty() ? "all" : e.pool) + op_text(e.op);
+  }
+  std::string operator()(const PlanRead& e) const {
+    return e.faults.empty() ? "read" + plan_text(e.plan)
+                            : "read, with a fault: " + describe(e.faults.front());
   }
   std::string operator()(const ScaleRequested& e) const {
     return "scale " + e.pool + " " + scale_text(e) + op_text(e.op);
@@ -241,6 +245,11 @@ struct EventText {
 struct ActionText {
   const Names& names;
 
+  std::string operator()(const ReadPlan&) const { return "read the file"; }
+  std::string operator()(const ReloadQueued& a) const {
+    return "a reload of " + (a.pool.empty() ? "all" : a.pool) + op_text(a.op) + " waits for" +
+           (a.start ? std::string(" the start") : op_text(a.behind));
+  }
   std::string operator()(const OpenListener& a) const { return "open " + a.key; }
   std::string operator()(const CloseListener& a) const { return "close " + a.key; }
   std::string operator()(const Spawn& a) const {

@@ -38,6 +38,17 @@ void World::perform(const Action& action, Time now) {
   }
 }
 
+void World::read(Plan plan, Time now) {
+  PlanRead read;
+  if (happens(faults.file_faulty)) {
+    read.faults.push_back({FailureKind::kConfiguration, "unknown key"});
+  } else {
+    learn(plan);
+    read.plan = std::move(plan);
+  }
+  post(now + (happens(faults.file_late) ? random_.spread(1ms, 5s) : 0ns), std::move(read));
+}
+
 void World::open(const OpenListener& listener, Time now) {
   asked_.insert(listener.key);
   const Time at = now + (happens(faults.listener_late) ? random_.spread(1ms, 5s) : 0ns);
@@ -429,9 +440,10 @@ Duration World::extension() {
 }
 
 // The same again, later. A socket's answer has no name of its own, so only a good one is doubled,
-// and only when nobody waits for another.
+// and only when nobody waits for another. A file is read once.
 void World::disturb(const Due& due, Time now) {
   if (!happens(faults.doubles) || std::holds_alternative<ListenerFailed>(due.event)) return;
+  if (std::holds_alternative<PlanRead>(due.event)) return;
   Due again = due;
   again.at = now + (random_.chance(0.5) ? 0ns : random_.spread(1ms, 10s));
   again.order = ++order_;

@@ -45,6 +45,8 @@ struct Faults {
   double empties_late = 0;   // what waits on its socket takes long to be served
   double never_empties = 0;  // or is not served at all
   double strands = 0;        // connections wait on a socket whose worker is gone
+  double file_faulty = 0;
+  double file_late = 0;  // to be read
   double listener_fails = 0;
   double listener_late = 0;
   double doubles = 0;    // an event comes again, later
@@ -60,6 +62,8 @@ class World {
 
   void learn(const core::Plan& plan);
   void perform(const core::Action& action, core::Time now);
+  // The file is read, and this is what it says.
+  void read(core::Plan plan, core::Time now);
   // When the next event is due.
   [[nodiscard]] std::optional<core::Time> next();
   // The next event that is due at `now`.

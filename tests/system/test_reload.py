@@ -141,15 +141,6 @@ def test_a_reload_on_hup(manager):
     assert one.pool()["generation"] == 2
 
 
-def test_a_second_reload_waits_for_the_first(manager):
-    one = manager({"web": scripted("--start-delay", 150, workers=2)})
-    with ThreadPoolExecutor() as threads:
-        answers = [threads.submit(one.reload) for _ in range(3)]
-        outcomes = [answer.result()["outcome"] for answer in answers]
-    assert outcomes == ["reloaded"] * 3
-    assert one.pool()["generation"] == 4
-
-
 def test_a_reload_that_nobody_waits_for_is_answered_at_once(manager):
     one = manager({"web": scripted("--start-delay", 200)})
     with one.events() as events:

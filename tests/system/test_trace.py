@@ -42,7 +42,7 @@ def test_a_recorded_run_replays_to_the_same_actions(manager, tmp_path):
     path = tmp_path / "trace"
     busy(manager, path)
     lines = path.read_text().splitlines()
-    assert lines[0].startswith("ostler-trace 3 ")
+    assert lines[0].startswith("ostler-trace 4 ")
     assert sum(line.startswith("A ") for line in lines) > 100
     done = replay(path)
     assert done.returncode == 0, done.stdout
