@@ -220,18 +220,24 @@ void Runtime::perform(const core::Measure& action) {
   enqueue(core::Measured{action.worker, found->second.usage.memory});
 }
 
+// A worker that served is to go. What its end may cut off can be known only if it counts.
+void Runtime::note_asked_to_stop(core::WorkerId worker) {
+  const core::Worker* const known = core::find_worker(core_.state(), worker);
+  const auto process = processes_.find(worker);
+  if (known == nullptr || !known->was_ready || process == processes_.end()) return;
+  if (!process->second.channel->speaks()) cut_[process->second.pool].reset();
+}
+
 // A worker is about to be killed. If its drain took too long, the requests it still has are lost.
-void Runtime::count_cut(core::WorkerId worker, const Process& process) {
+void Runtime::count_cut(core::WorkerId worker, Process& process) {
   const core::Worker* const known = core::find_worker(core_.state(), worker);
   const bool overdue =
       known != nullptr && known->fault && known->fault->kind == core::FailureKind::kStopTimeout;
-  if (!overdue) return;
+  if (!overdue || process.cut) return;
   auto& cut = cut_.try_emplace(process.pool, 0).first->second;
-  if (!process.channel->speaks()) {
-    cut.reset();
-  } else if (cut) {
-    *cut += process.channel->scoreboard().figures(now()).active;
-  }
+  if (!process.channel->speaks()) return cut.reset();
+  process.cut = process.channel->scoreboard().figures(now()).active;
+  if (cut) *cut += *process.cut;
 }
 
 // For the report on a worker that hangs: what it does, and which requests that ends.

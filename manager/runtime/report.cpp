@@ -78,6 +78,12 @@ std::string Runtime::doing_of(core::WorkerId worker) const {
   return process == processes_.end() ? std::string() : process->second.doing;
 }
 
+std::string Runtime::cut_of(core::WorkerId worker) const {
+  const auto process = processes_.find(worker);
+  const bool known = process != processes_.end() && process->second.cut;
+  return known ? std::to_string(*process->second.cut) : "not known";
+}
+
 std::vector<std::string> Runtime::output_of(core::WorkerId worker) const {
   const auto process = processes_.find(worker);
   if (process != processes_.end()) {
@@ -105,6 +111,7 @@ void Runtime::perform(const core::Note& action) {
   log_note(action, event);
   server_->publish(event);
   note_reload(action);
+  if (action.kind == core::NoteKind::kWorkerStopping) note_asked_to_stop(action.worker);
   const bool decided =
       action.kind == core::NoteKind::kWorkerReady || action.kind == core::NoteKind::kWorkerStopping;
   if (decided) probes_.forget(action.worker);
@@ -248,6 +255,10 @@ void Runtime::log_note(const core::Note& note, const control::EventView& event) 
       return log_event(spdlog::level::debug, event, "{} asked to stop ({})", worker,
                        core::word(note.cause));
     case core::NoteKind::kWorkerExited:
+      if (note.failure && note.failure->kind == core::FailureKind::kStopTimeout) {
+        return log_event(spdlog::level::warn, event, "{} killed ({}): it {}; requests cut: {}",
+                         worker, core::word(note.cause), why, cut_of(note.worker));
+      }
       return log_event(spdlog::level::info, event, "{} gone ({}): {}", worker,
                        core::word(note.cause), why);
     case core::NoteKind::kWorkerFailed:

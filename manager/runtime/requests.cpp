@@ -281,12 +281,8 @@ control::ReloadResult Runtime::reload_result(const core::Reply& reply) const {
     view.generation = pool.generation;
     view.replaced = pool.replaced;
     view.took = std::chrono::duration<double>(pool.took).count();
-    const auto cut = cut_.find(pool.pool);
-    if (cut != cut_.end()) {
-      view.cut = cut->second;
-    } else if (pool.cut_off == 0) {
-      view.cut = 0;
-    }
+    const auto cut = cut_.find(pool.pool);  // nobody who served was told to go: nothing was cut
+    view.cut = cut == cut_.end() ? 0 : cut->second;
     if (!pool.reason) continue;
     view.reason = core::describe(*pool.reason);
     view.output = output_of(pool.failed);

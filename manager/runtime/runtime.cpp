@@ -480,7 +480,7 @@ void Runtime::watch_readiness(core::WorkerId worker, const Process& process) {
 void Runtime::perform(const core::SignalWorker& action) {
   const auto found = processes_.find(action.worker);
   if (found == processes_.end()) return;
-  const Process& process = found->second;
+  Process& process = found->second;
   int signal = SIGKILL;
   switch (action.kind) {
     case core::SignalKind::kStop:

@@ -91,6 +91,8 @@ class Runtime {
     double cpu_at_beat = 0;  // seconds of CPU it had used about when it last made progress
     std::optional<core::Time> beat_measured;
     std::string doing;  // when it was taken for hung
+    // Requests that ended because it was killed for draining too long; none: not known.
+    std::optional<std::uint64_t> cut;
     [[nodiscard]] std::string name() const { return pool + "." + std::to_string(slot); }
   };
   // What a dead worker left for the answers that name it.
@@ -158,7 +160,8 @@ class Runtime {
   [[nodiscard]] bool was_busy(core::WorkerId worker, core::Time since) const;
   void report(const core::Probe& action, core::ProbeResult result, const std::string& detail);
   [[nodiscard]] std::string describe_hang(const Process& process) const;
-  void count_cut(core::WorkerId worker, const Process& process);
+  void note_asked_to_stop(core::WorkerId worker);
+  void count_cut(core::WorkerId worker, Process& process);
 
   // sharing.cpp
   Steering::Hooks steering_hooks();
@@ -199,6 +202,7 @@ class Runtime {
   control::EventView event_of(const core::Note& note) const;
   pid_t pid_of(core::WorkerId worker) const;
   std::string doing_of(core::WorkerId worker) const;
+  std::string cut_of(core::WorkerId worker) const;
   std::vector<std::string> output_of(core::WorkerId worker) const;
   std::string status_line() const;
 
@@ -246,7 +250,8 @@ class Runtime {
 
   std::map<core::WorkerId, Process> processes_;
   std::map<core::PoolId, std::uint64_t> requests_before_;  // of workers that are gone
-  // Requests that a reload ended by killing their workers, by pool; none: not known.
+  // Requests that a reload ended by killing their workers, by pool; none: not known, because one of
+  // its workers does not count.
   std::map<std::string, std::optional<std::uint64_t>> cut_;
   std::deque<Remembered> remembered_;
   std::map<core::LaunchId, std::shared_ptr<const Launch>> launches_;
