@@ -374,6 +374,7 @@ bool close_log() {
 
 void log_event(spdlog::level::level_enum level, const control::EventView& about, std::string text) {
   if (level < logs().level) return;
+  if (!logs().queue) return spdlog::log(level, text);  // before the log is open, as in tests
   logs().queue->add(logs().output, {std::chrono::system_clock::now(), level, "", std::move(text),
                                     std::make_shared<const control::EventView>(about)});
 }

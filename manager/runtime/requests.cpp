@@ -170,10 +170,13 @@ void Runtime::perform(const core::ReadPlan&) {
 }
 
 void Runtime::reopen(const ControlServer::Respond& respond) {
-  const auto done = [this, respond](const Reopened& result) {
-    boost::asio::post(context_, [this, respond, result] { reopened(result, respond); });
+  // Called by the log thread, perhaps when there is no runtime any more; the context is there
+  // still. The client is the loop's: nothing of it stays behind in that thread.
+  auto done = [this, &context = context_, respond](const Reopened& result) mutable {
+    boost::asio::post(context,
+                      [this, respond = std::move(respond), result] { reopened(result, respond); });
   };
-  if (!reopen_logs(done)) {
+  if (!reopen_logs(std::move(done))) {
     spdlog::error("log files are not opened anew: too many requests for it wait");
     respond(control::respond(control::busy("the log cannot be written; try again")));
   }
