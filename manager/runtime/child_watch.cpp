@@ -141,6 +141,7 @@ void ChildWatch::adopt(pid_t pid, const Gone& owner) {
   spdlog::warn("{} left process {} behind: {}", owner.name, pid,
                owner.killed ? "killed" : "asked to stop");
   ::kill(pid, signal);
+  ::kill(pid, SIGCONT);  // one that is stopped would not hear it
   strays_.emplace(pid, std::move(stray));
 }
 

@@ -495,6 +495,8 @@ void Runtime::perform(const core::SignalWorker& action) {
       break;
   }
   const int error = children_.signal(process.pid, signal);
+  // A worker that is stopped (a debugger, a stray SIGSTOP) hears of nothing but this and SIGKILL.
+  if (signal != SIGKILL) children_.signal(process.pid, SIGCONT);
   if (error != 0 && error != ESRCH) {
     log_event(spdlog::level::err, about(process), "send {} to {}[{}]: {}",
               core::signal_name(signal), process.name(), process.pid, reason(error));

@@ -9,7 +9,7 @@ import pytest
 
 from control import Connection
 from ostler import example, scripted, shell
-from processes import alive, eventually
+from processes import alive, eventually, halt
 
 
 def slow_answer(one, path="/slow?ms=700"):
@@ -44,6 +44,20 @@ def in_flight(one, count):
     clients = [slow_answer(one) for _ in range(count)]
     eventually(lambda: sockets(one) == idle + count, what="requests in the hands of workers")
     return clients
+
+
+@pytest.mark.parametrize("pool", [
+    scripted(timeouts={"stop": "25s"}),
+    # its child outlives it, and is asked as an orphan
+    shell('sleep 1000 & kill -STOP $!; exec sleep 1000', timeouts={"stop": "25s"})])
+def test_what_is_stopped_hears_that_it_shall_end(manager, pool):
+    one = manager({"web": pool})
+    if "listen" in pool:
+        halt(one.pids()[0])
+    begin = time.monotonic()
+    assert one.stop() == 0
+    assert time.monotonic() - begin < 20
+    assert "SIGKILL" not in one.log()
 
 
 def test_term_lets_requests_in_flight_end(manager):
@@ -131,7 +145,7 @@ def test_a_manager_that_gives_up_says_why_in_its_last_line(manager):
     quick = {"restart": {"backoff": "10ms", "backoff_max": "10ms"}}
     one = manager({"web": shell("exit 3", **quick),
                    "api": {"workers": 1, **quick}}, start=False)
-    (one.directory / "api").write_text("#!/no/such/interpreter\n")
+    (one.directory / "api").write_text("no program\n")
     (one.directory / "api").chmod(0o755)
     one.config["pools"]["api"]["command"] = [str(one.directory / "api")]
     assert one.write().launch().wait() == 4
