@@ -1,10 +1,10 @@
 #include "config/src/checks.hpp"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <map>
 #include <optional>
@@ -14,8 +14,10 @@
 #include "config/src/address.hpp"
 #include "config/src/env_file.hpp"
 #include "config/src/files.hpp"
+#include "config/src/places.hpp"
 #include "config/src/scalars.hpp"
 #include "config/src/text.hpp"
+#include "config/src/tokens.hpp"
 
 namespace ostler::config {
 namespace {
@@ -47,6 +49,7 @@ class PoolCheck {
     check_recycle();
     check_health();
     check_private_requests();
+    check_places(reader_, draft_);
   }
 
  private:
@@ -72,15 +75,33 @@ class PoolCheck {
   }
 
   void check_directory() {
-    if (!pool_.directory) return;
+    if (faulty("directory")) return;
+    if (!pool_.directory) return take_own_folder();
+    const std::string folder = real_path(*pool_.directory);
     struct stat status {};
-    if (stat(pool_.directory->c_str(), &status) != 0) {
+    if (folder.empty() || stat(folder.c_str(), &status) != 0) {
       const std::string reason = std::generic_category().message(errno);
       return fault(at("directory"), "the folder " + quote(*pool_.directory) + ": " + reason);
     }
     if (!S_ISDIR(status.st_mode)) {
       return fault(at("directory"), quote(*pool_.directory) + " is not a folder");
     }
+    pool_.folder = folder;
+  }
+
+  // The manager is there already, whether or not it could go there again.
+  void take_own_folder() {
+    std::string folder = real_path(host_.folder);
+    if (folder.empty() && errno != EACCES) {
+      const std::string reason = std::generic_category().message(errno);
+      nowhere_ = true;
+      return reader_.faults().add(draft_.place, draft_.at.path,
+                                  "its workers start in the manager's working directory, " +
+                                      quote(host_.folder) + ": " + reason +
+                                      "; give the pool a 'directory:'");
+    }
+    const bool enterable = faccessat(AT_FDCWD, folder.c_str(), X_OK, AT_EACCESS) == 0;
+    if (enterable) pool_.folder = std::move(folder);
   }
 
   void check_command() {
@@ -89,69 +110,93 @@ class PoolCheck {
       return reader_.faults().add(draft_.place, draft_.at.path,
                                   "needs a 'command', such as command: [/usr/bin/app, --flag]");
     }
-    pool_.executable = find_program("command", pool_.command.front());
+    find_program("command", pool_.command.front(), pool_.executable, pool_.argv0);
   }
 
-  // Where the program is that KEY names; empty if there is a fault.
-  std::string find_program(std::string_view key, const std::string& name) {
+  // Where the program is that KEY names, and what it is told to be; both empty if there is a fault.
+  void find_program(std::string_view key, const std::string& name, std::string& executable,
+                    std::string& argv0) {
     if (has_token(name)) {
-      fault(at(key), "the executable's own name cannot hold a token such as {slot}");
-      return {};
+      return fault(at(key), "the executable's own name cannot hold a token such as {slot}");
     }
-    if (faulty("directory") || faulty("env_file")) return {};
+    if (nowhere_ || faulty("directory") || faulty("env_file")) return;
     const auto path = pool_.env.find("PATH");
-    Found executable = find_executable(name, path == pool_.env.end() ? host_.path : path->second,
-                                       pool_.directory.value_or(host_.folder));
-    if (!executable.problem.empty()) fault(at(key), std::move(executable.problem));
-    return executable.path;
+    Found found = find_executable(name, path == pool_.env.end() ? host_.path : path->second,
+                                  pool_.folder.value_or(host_.folder));
+    if (!found.problem.empty()) return fault(at(key), std::move(found.problem));
+    const std::string full = absolute_path(found.path, "/");
+    executable = in_real_folder(full);
+    argv0 = executable == full ? name : executable;
   }
 
-  [[nodiscard]] static bool has_token(std::string_view text) {
-    static constexpr std::array<std::string_view, 5> kTokens = {"{fd}", "{fd:", "{slot}", "{pool}",
-                                                                "{generation}"};
-    return std::any_of(kTokens.begin(), kTokens.end(), [text](std::string_view token) {
-      return text.find(token) != std::string_view::npos;
-    });
+  [[nodiscard]] std::vector<std::string_view> listener_names() const {
+    std::vector<std::string_view> names;
+    for (const Listener& listener : pool_.listen) names.push_back(listener.name);
+    return names;
+  }
+
+  [[nodiscard]] bool has_token(std::string_view text) const {
+    return !find_tokens(text, listener_names()).empty();
   }
 
   void check_tokens() {
-    if (faulty("listen")) return;
     const At command = at("command");
     for (std::size_t i = 1; i < pool_.command.size(); ++i) {
       const bool list = command.node->kind == NodeKind::kList;
-      check_fd_tokens(list ? item(command, i) : command, pool_.command[i]);
+      check_tokens_in(list ? item(command, i) : command, pool_.command[i]);
     }
     const At env = at("env");
     for (const auto& [name, value] : pool_.env) {
       const Entry* entry = env.node == nullptr ? nullptr : env.node->find(name);
-      check_fd_tokens(entry == nullptr ? at("env_file") : child(env, *entry), value);
+      const At where = entry == nullptr ? at("env_file") : child(env, *entry);
+      check_tokens_in(where, value);
+      if (entry != nullptr) check_dollars(where, value);
+    }
+    if (pool_.output.mode == OutputMode::kFile) check_tokens_in(at("output"), pool_.output.path);
+  }
+
+  void check_tokens_in(const At& where, std::string_view text) {
+    check_spelling(where, text);
+    if (faulty("listen")) return;
+    for (const Token& token : find_tokens(text, listener_names())) {
+      if (token.kind != TokenKind::kFd) continue;
+      if (pool_.accept == Accept::kDispatch) {
+        return fault(where,
+                     "holds {fd}, but with accept: dispatch workers are handed connections and "
+                     "no listener; leave it out, or use accept: shared");
+      }
+      if (!token.name.empty()) {
+        check_fd_name(where, token.name);
+      } else if (pool_.listen.empty()) {
+        fault(where, "holds {fd}, but the pool has no listener; give it one with 'listen:'");
+      }
     }
   }
 
-  void check_fd_tokens(const At& where, std::string_view text) {
-    constexpr std::string_view kOpen = "{fd:";
-    const bool holds =
-        text.find("{fd}") != std::string_view::npos || text.find(kOpen) != std::string_view::npos;
-    if (holds && pool_.accept == Accept::kDispatch) {
-      return fault(where,
-                   "holds {fd}, but with accept: dispatch workers are handed connections and "
-                   "no listener; leave it out, or use accept: shared");
+  void check_spelling(const At& where, std::string_view text) {
+    for (const Misspelt& one : find_misspelt_tokens(text)) {
+      fault(where, "holds " + shown(one.text) + "; did you mean " + std::string(one.meant) + "?");
     }
-    if (pool_.listen.empty() && text.find("{fd}") != std::string_view::npos) {
-      fault(where, "holds {fd}, but the pool has no listener; give it one with 'listen:'");
-    }
-    for (std::size_t from = text.find(kOpen); from != std::string_view::npos;
-         from = text.find(kOpen, from)) {
-      from += kOpen.size();
-      const std::size_t end = text.find('}', from);
-      if (end == std::string_view::npos) return;
-      check_fd_name(where, text.substr(from, end - from));
+  }
+
+  // Passwords have them too, so the value is not shown.
+  void check_dollars(const At& where, std::string_view value) {
+    for (std::size_t at = value.find('$'); at < value.size(); at = value.find('$', at + 1)) {
+      std::size_t name = at + 1;
+      if (name < value.size() && value[name] == '{') ++name;
+      const char c = name < value.size() ? value[name] : ' ';
+      const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+      if (!letter) continue;
+      draft_.warnings.push_back(
+          fault_at(where.node->place, where.path,
+                   "holds a '$' before a name, and workers get it as it is: no variable is "
+                   "expanded here"));
+      return;
     }
   }
 
   void check_fd_name(const At& where, std::string_view name) {
-    std::vector<std::string_view> names;
-    for (const Listener& listener : pool_.listen) names.push_back(listener.name);
+    const std::vector<std::string_view> names = listener_names();
     if (std::find(names.begin(), names.end(), name) != names.end()) return;
     std::string known = did_you_mean(name, names);
     if (known.empty() && !names.empty()) known = "; there is " + shown(any_of(names));
@@ -371,17 +416,17 @@ class PoolCheck {
         fault(at(key), "goes with 'request', and the check is a program");
     }
     check_exec_tokens(health.exec);
-    health.executable = find_program("health.exec", health.exec.front());
+    find_program("health.exec", health.exec.front(), health.executable, health.argv0);
   }
 
   void check_exec_tokens(const std::vector<std::string>& words) {
     const At exec = at("health.exec");
     for (std::size_t i = 1; i < words.size(); ++i) {
-      const bool holds =
-          words[i].find("{fd}") != std::string::npos || words[i].find("{fd:") != std::string::npos;
-      if (!holds) continue;
-      fault(exec.node->kind == NodeKind::kList ? item(exec, i) : exec,
-            "holds {fd}, but a check is not given the pool's listeners");
+      const At where = exec.node->kind == NodeKind::kList ? item(exec, i) : exec;
+      check_spelling(where, words[i]);
+      const auto tokens = find_tokens(words[i], listener_names());
+      if (std::ranges::count(tokens, TokenKind::kFd, &Token::kind) == 0) continue;
+      fault(where, "holds {fd}, but a check is not given the pool's listeners");
     }
   }
 
@@ -407,6 +452,7 @@ class PoolCheck {
   Pool& pool_;
   const Host& host_;
   bool trusted_;
+  bool nowhere_ = false;  // there is no folder for its workers to start in
 };
 
 // The listeners seen so far, so arranged that each new one is held against few of them.

@@ -16,6 +16,7 @@
 #include <memory>
 #include <system_error>
 
+#include "config/src/descriptor.hpp"
 #include "config/src/text.hpp"
 
 namespace ostler::config {
@@ -25,28 +26,9 @@ std::string reason(int error) {
   return std::generic_category().message(error);
 }
 
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  [[nodiscard]] int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
 std::string user_name(uid_t uid) {
   const passwd* entry = getpwuid(uid);
   return entry == nullptr ? "user " + std::to_string(uid) : quote(entry->pw_name);
-}
-
-// An access list shows as the group's permissions, whatever the group is.
-bool has_access_list(const std::string& path) {
-  return getxattr(path.c_str(), "system.posix_acl_access", nullptr, 0) >= 0;
 }
 
 bool others_may_write(const struct stat& status, const std::string& path) {
@@ -91,15 +73,14 @@ std::string distrust(int fd, const struct stat& status, const std::string& path)
     const std::string who = status.st_uid != 0 ? user_name(status.st_uid) : "others";
     return "may be written by " + who + ", and the manager runs as root: " + remedy(status, path);
   }
-  const std::unique_ptr<char, decltype(&std::free)> real(realpath(path.c_str(), nullptr),
-                                                         &std::free);
+  const std::string real = real_path(path);
   struct stat seen {};
-  if (real == nullptr || stat(real.get(), &seen) != 0) return "cannot be found: " + reason(errno);
+  if (real.empty() || stat(real.c_str(), &seen) != 0) return "cannot be found: " + reason(errno);
   if (seen.st_dev != status.st_dev || seen.st_ino != status.st_ino) {
     return "was replaced while it was read";
   }
   std::string problem = distrust_folders(path);
-  return problem.empty() ? distrust_folders(real.get()) : problem;
+  return problem.empty() ? distrust_folders(real) : problem;
 }
 
 FileText no_text(std::string problem) {
@@ -133,10 +114,32 @@ std::string escaped(const std::string& folder) {
 
 }  // namespace
 
+// It shows as the group's permissions, whatever the group is.
+bool has_access_list(const std::string& path) {
+  return getxattr(path.c_str(), "system.posix_acl_access", nullptr, 0) >= 0;
+}
+
 std::string absolute_path(const std::string& path, const std::string& folder) {
-  std::string out = (std::filesystem::path(folder) / path).lexically_normal().string();
-  while (out.size() > 1 && out.ends_with('/')) out.pop_back();
-  return out;
+  std::filesystem::path out = "/";
+  for (const std::filesystem::path& part : std::filesystem::path(folder) / path) {
+    if (part.empty() || part == "." || part == "/") continue;
+    std::error_code ignored;
+    const bool kept = out.filename() == ".." || std::filesystem::is_symlink(out, ignored);
+    out = part == ".." && !kept ? out.parent_path() : out / part;
+  }
+  return out.string();
+}
+
+std::string real_path(const std::string& path) {
+  const std::unique_ptr<char, decltype(&std::free)> real(realpath(path.c_str(), nullptr),
+                                                         &std::free);
+  return real == nullptr ? std::string() : std::string(real.get());
+}
+
+std::string in_real_folder(const std::string& path) {
+  const std::filesystem::path whole(path);
+  const std::string folder = real_path(whole.parent_path().string());
+  return folder.empty() ? path : (std::filesystem::path(folder) / whole.filename()).string();
 }
 
 namespace {
@@ -152,9 +155,7 @@ bool may_write(const Account& account, const struct stat& status, const std::str
 
 std::string folder_writable_by(const Account& account, const std::string& path) {
   std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  const std::unique_ptr<char, decltype(&std::free)> real(realpath(folder.c_str(), nullptr),
-                                                         &std::free);
-  for (const std::filesystem::path& way : {folder, std::filesystem::path(real ? real.get() : "")}) {
+  for (const std::filesystem::path& way : {folder, std::filesystem::path(real_path(folder))}) {
     std::filesystem::path part;
     for (const std::filesystem::path& name : way) {
       part /= name;

@@ -13,8 +13,17 @@ namespace ostler::config {
 
 constexpr std::size_t kMaxFileBytes = 1024 * 1024;
 
-// An absolute path without `.`, `..` and doubled slashes; PATH may be relative to FOLDER.
+// An absolute path without `.`, doubled slashes, and `..` but behind a link, where it is the
+// kernel's business what it stands for; PATH may be relative to FOLDER. No link is resolved.
 std::string absolute_path(const std::string& path, const std::string& folder);
+// PATH with all links resolved; empty, and errno set, if it is not there.
+std::string real_path(const std::string& path);
+// PATH with the links in its folder resolved and its last component as it is; PATH itself if the
+// folder is not there.
+std::string in_real_folder(const std::string& path);
+
+// Whether there are permissions beside the mode bits.
+bool has_access_list(const std::string& path);
 
 struct FileText {
   std::string text;

@@ -89,10 +89,21 @@ Host Host::current() {
   host.first_free_port = config::first_free_port();
   const char* path = getenv("PATH");
   host.path = path == nullptr || *path == 0 ? kDefaultPath : path;
-  std::error_code error;
-  host.folder = std::filesystem::current_path(error).string();
-  if (error) host.folder = "/";  // its folder is gone; only absolute paths make sense
+  host.folder = working_folder();
   return host;
+}
+
+std::string working_folder() {
+  const char* const pwd = getenv("PWD");
+  struct stat named {};
+  struct stat real {};
+  const bool same = pwd != nullptr && *pwd == '/' && stat(pwd, &named) == 0 &&
+                    stat(".", &real) == 0 && named.st_dev == real.st_dev &&
+                    named.st_ino == real.st_ino;
+  if (same) return absolute_path(pwd, "/");
+  std::error_code error;
+  const std::string folder = std::filesystem::current_path(error).string();
+  return error ? "/" : folder;  // it is gone; only absolute paths make sense
 }
 
 bool Host::may_set_user() const {
@@ -118,6 +129,18 @@ std::optional<UserId> find_user(const std::string& name) {
   const passwd* entry = getpwnam(name.c_str());
   if (entry == nullptr) return std::nullopt;
   return UserId{entry->pw_uid, true};
+}
+
+std::optional<UserEntry> find_user_entry(const std::string& user) {
+  const auto id = find_user(user);
+  if (!id) return std::nullopt;
+  // One number may have several names, each with groups of its own.
+  const passwd* entry = getpwnam(user.c_str());
+  if (entry == nullptr || entry->pw_uid != id->uid) entry = getpwuid(id->uid);
+  if (entry == nullptr) return std::nullopt;
+  const std::string shell = entry->pw_shell;
+  return UserEntry{entry->pw_uid, entry->pw_gid, entry->pw_name, entry->pw_dir,
+                   shell.empty() ? "/bin/sh" : shell};
 }
 
 std::optional<gid_t> find_group(const std::string& name) {

@@ -18,7 +18,7 @@ struct Host {
   std::uint64_t capabilities = 0;  // effective, one bit each
   int first_free_port = 1024;      // below it CAP_NET_BIND_SERVICE is needed
   std::string path;                // PATH
-  std::string folder;              // working directory, absolute
+  std::string folder;              // working directory, as working_folder() has it
 
   static Host current();
 
@@ -29,6 +29,10 @@ struct Host {
   [[nodiscard]] bool in_group(gid_t group) const;
 };
 
+// The working directory by the name that the user knows it by: $PWD if that is the same folder, so
+// that a link in it leads to where it points later; else without links.
+std::string working_folder();
+
 // A user by name or number. `known` is whether the user database has an entry.
 struct UserId {
   uid_t uid = 0;
@@ -36,6 +40,13 @@ struct UserId {
 };
 std::optional<UserId> find_user(const std::string& name);
 std::optional<gid_t> find_group(const std::string& name);
+// What the user database has of USER, a name or a number; none if it has no entry.
+struct UserEntry {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  std::string name, home, shell;
+};
+std::optional<UserEntry> find_user_entry(const std::string& user);
 // Whom a worker runs as: USER, who is known to exist, in all groups that the user database knows of
 // and in GROUP.
 struct Account {
@@ -48,7 +59,7 @@ std::string user_text(uid_t uid);  // the name, or the number if there is none
 // Finds an executable: PATH's folders are searched if COMMAND has no slash (relative ones are
 // skipped), else it is taken relative to FOLDER.
 struct Found {
-  std::string path;     // absolute
+  std::string path;     // absolute, as it was found: links are not resolved
   std::string problem;  // why there is none
 };
 Found find_executable(const std::string& command, const std::string& path,

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "config/src/accept.hpp"
+#include "config/src/access.hpp"
 #include "config/src/care.hpp"
 #include "config/src/listen.hpp"
 #include "config/src/probe_request.hpp"
@@ -239,6 +240,10 @@ void read_log_output(Reader& reader, const At& at, Log& out) {
   std::string name;
   std::string path;
   if (!names_or_path(reader, at, kNames, name, path)) return;
+  if (!path.empty() && !reader.is_running()) {
+    std::string problem = log_file_problem(path, Who::manager());
+    if (!problem.empty()) return reader.faults().add(at, std::move(problem));
+  }
   out.path = path;
   out.output = name == "stderr"     ? LogOutput::kStderr
                : name == "journald" ? LogOutput::kJournald
@@ -255,6 +260,10 @@ void read_control_socket(Reader& reader, const At& at, Control& out) {
     return reader.faults().add(at, "must be at most " + std::to_string(kMax) +
                                        " bytes long as an absolute path, and " + quote(path) +
                                        " has " + std::to_string(path.size()));
+  }
+  if (!reader.is_running()) {
+    std::string problem = control_socket_problem(path);
+    if (!problem.empty()) return reader.faults().add(at, std::move(problem));
   }
   out.socket = std::move(path);
 }

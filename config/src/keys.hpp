@@ -41,6 +41,7 @@ struct PoolDraft {
   std::vector<At> listeners;  // where pool.listen[i] was written
   // The parts of pool.health->request, which may be written in any order; no method: not given.
   ProbeRequest health_request;
+  std::vector<Fault> warnings;
 };
 
 // A whole document, pools and includes left for the loader.

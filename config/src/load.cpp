@@ -65,7 +65,9 @@ class Loader {
     const bool all_included = faults_.added() == before;
     for (const Override& one : options_.overrides) root = with_override(root, one);
     FileDraft draft;
+    reader_.running(options_.running);
     read_file_keys(reader_, {root.get(), ""}, draft);
+    if (!draft.config.control.socket) reader_.expect_folder(options_.runtime_folder);
     if (root->find("pools") == nullptr && all_included) {
       faults_.add(root->place, "", "no pools; write 'pools:', and 'pools: {}' if there are none");
     }
@@ -259,12 +261,19 @@ class Loader {
     }
     read_pool_keys(reader_, at, draft);
     check_pool(reader_, draft, options_.trusted_file_only);
+    for (const Fault& warning : draft.warnings) warn(warning.text());
     if (host_.uid == 0 && !draft.pool.user) {
-      loaded_.warnings.push_back(
-          "pool " + quote(entry.key) +
-          ": its workers run as root; set 'user:' (or 'user: root' to say so)");
+      warn("pool " + quote(entry.key) +
+           ": its workers run as root; set 'user:' (or 'user: root' to say so)");
     }
     return draft;
+  }
+
+  // Once, though many pools may have it from the defaults.
+  void warn(std::string text) {
+    if (std::ranges::count(loaded_.warnings, text) == 0) {
+      loaded_.warnings.push_back(std::move(text));
+    }
   }
 
   const Host& host_;
@@ -306,13 +315,23 @@ Loaded load_file(const Host& host, const std::string& file, const LoadOptions& o
   return load_text(host, text.text, file, options);
 }
 
+namespace {
+
+Host host_for(const LoadOptions& options) {
+  Host host = Host::current();
+  if (!options.folder.empty()) host.folder = options.folder;
+  return host;
+}
+
+}  // namespace
+
 Loaded load(const std::string& file, const LoadOptions& options) {
-  return load_file(Host::current(), file, options);
+  return load_file(host_for(options), file, options);
 }
 
 Loaded load_ad_hoc(const std::vector<std::pair<std::string, std::string>>& keys,
                    const std::vector<std::string>& command, const LoadOptions& options) {
-  return load_options(Host::current(), keys, command, options);
+  return load_options(host_for(options), keys, command, options);
 }
 
 }  // namespace ostler::config

@@ -35,6 +35,12 @@ struct Override {
 struct LoadOptions {
   std::vector<Override> overrides;  // applied to the file's tree before validation, in order
   bool trusted_file_only = false;   // as root: refuse files that others may write (SPEC 4)
+  // What relative paths of the command line are relative to, and where workers without a
+  // `directory` start. Empty: working_folder() now.
+  std::string folder;
+  // The runtime directory: it is made at the start, if the control socket lies in it.
+  std::string runtime_folder;
+  bool running = false;  // for a reload: the log and the control socket are open already
 };
 
 struct Loaded {

@@ -156,7 +156,7 @@ struct ProbeRequest {
 struct Health {
   std::optional<ProbeRequest> request;  // this
   std::vector<std::string> exec;        // or that; argv, tokens not yet replaced
-  std::string executable;               // exec[0] as found
+  std::string executable, argv0;        // as those of the pool
   Duration interval = std::chrono::seconds(10);
   Duration timeout = std::chrono::seconds(2);
   int failures = 3;
@@ -174,9 +174,18 @@ struct Output {
 
 struct Pool {
   std::string name;
-  std::vector<std::string> command;        // argv, at least one; tokens not yet replaced
-  std::string executable;                  // command[0] as found: a path with a slash
-  std::optional<std::string> directory;    // absolute
+  std::vector<std::string> command;  // argv, at least one; tokens not yet replaced
+  // command[0] as found when the file was read: absolute, the links in its folder resolved, so that
+  // a generation keeps the release that it was made of. The last component stays as written: it may
+  // be a link that the program knows itself by.
+  std::string executable;
+  // What it is told to be: command[0], or `executable` if the way there led through a link, which
+  // a program that looks for its own files would follow.
+  std::string argv0;
+  std::optional<std::string> directory;  // absolute, as written
+  // Where workers start: `directory`, or else the manager's, links resolved when the file was read.
+  // None: the manager's, where it cannot be entered by its path.
+  std::optional<std::string> folder;
   std::map<std::string, std::string> env;  // env_file merged below env; tokens not yet replaced
   std::optional<std::string> env_file;     // absolute; where env's first half came from
   InheritEnv inherit_env = InheritEnv::kAll;

@@ -31,6 +31,15 @@ class Reader {
   [[nodiscard]] Faults& faults() { return faults_; }
   [[nodiscard]] const Host& host() const { return host_; }
 
+  // A folder that need not be there: the manager makes it.
+  void expect_folder(std::string folder) { expected_ = std::move(folder); }
+  [[nodiscard]] bool is_expected(std::string_view folder) const {
+    return !folder.empty() && folder == expected_;
+  }
+  // The file is for a manager that runs: its log and its control socket are open already.
+  void running(bool running) { running_ = running; }
+  [[nodiscard]] bool is_running() const { return running_; }
+
   // "must be WHAT, not 'the value'"
   void wrong(const At& at, std::string_view what);
   // "WHAT is not available in this version"
@@ -75,6 +84,8 @@ class Reader {
   Faults& faults_;
   const Host& host_;
   std::set<std::string> faulty_;
+  std::string expected_;
+  bool running_ = false;
 };
 
 // `off`, however quoted; also `false`, which is what YAML 1.1 tools make of it.

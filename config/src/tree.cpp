@@ -93,10 +93,14 @@ bool Faults::Before::operator()(const Fault& a, const Fault& b) const {
          std::tie(b.file, b.line, b.column, b.key, b.message);
 }
 
+Fault fault_at(const Place& place, std::string_view path, std::string message) {
+  return {place.source->file, place.line, place.column, key_of(*place.source, path),
+          std::move(message)};
+}
+
 void Faults::add(const Place& place, std::string_view path, std::string message) {
   ++added_;
-  Fault fault{place.source->file, place.line, place.column, key_of(*place.source, path),
-              std::move(message)};
+  Fault fault = fault_at(place, path, std::move(message));
   if (faults_.size() < kMaxFaults) {
     faults_.insert(std::move(fault));
   } else if (!faults_.contains(fault)) {

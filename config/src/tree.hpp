@@ -85,6 +85,9 @@ std::string path_part(std::string_view key);
 // The path of KEY below PARENT, which may be empty.
 std::string join_path(std::string_view parent, std::string_view key);
 
+// A fault, or a warning, at a place.
+Fault fault_at(const Place& place, std::string_view path, std::string message);
+
 // All faults found so far; the same one is kept once, and their number is bounded.
 class Faults {
  public:

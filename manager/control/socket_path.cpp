@@ -16,6 +16,8 @@ std::string_view folder(const char* variable) {
   return text.substr(0, text.find(':'));
 }
 
+}  // namespace
+
 std::string runtime_directory() {
   if (const auto given = folder("RUNTIME_DIRECTORY"); !given.empty()) return std::string(given);
   if (geteuid() == 0) return "/run/ostler";
@@ -24,8 +26,6 @@ std::string runtime_directory() {
   return std::string(temporary.empty() ? "/tmp" : temporary) + "/ostler-" +
          std::to_string(geteuid());
 }
-
-}  // namespace
 
 std::string default_control_socket() {
   return runtime_directory() + "/control.sock";

@@ -11,5 +11,6 @@ namespace ostler::control {
 // $XDG_RUNTIME_DIR/ostler, else a directory private to the user under $TMPDIR or /tmp. As these
 // variables must hold absolute paths, any other value counts as unset.
 std::string default_control_socket();
+std::string runtime_directory();
 
 }  // namespace ostler::control

@@ -6,6 +6,7 @@
 #include <ostream>
 
 #include "config/src/load.hpp"
+#include "control/socket_path.hpp"
 #include "ctl/failed.hpp"
 
 namespace ostler::ctl {
@@ -27,6 +28,7 @@ void print_json(const config::Loaded& loaded, const Terminal& terminal) {
 int check_config(const std::string& file, bool json, const Terminal& terminal) {
   config::LoadOptions options;
   options.trusted_file_only = geteuid() == 0;
+  options.runtime_folder = control::runtime_directory();
   const config::Loaded loaded = config::load(file, options);
   if (json) {
     print_json(loaded, terminal);

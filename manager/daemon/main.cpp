@@ -26,8 +26,11 @@ constexpr int kUnexpected = 1;
 constexpr int kFaulty = 2;
 constexpr int kNoSocket = 3;
 
-config::Loaded load(const Arguments& arguments) {
+config::Loaded load(const Arguments& arguments, const std::string& folder, bool running) {
   config::LoadOptions options;
+  options.folder = folder;
+  options.running = running;
+  options.runtime_folder = control::runtime_directory();
   options.overrides = arguments.overrides;
   options.trusted_file_only = ::geteuid() == 0;
   return arguments.ad_hoc ? config::load_ad_hoc(arguments.keys, arguments.command, options)
@@ -54,9 +57,10 @@ runtime::ControlSocketOptions control_options(const config::Control& control) {
   return options;
 }
 
-int run(const Arguments& arguments, const config::Loaded& loaded, Inheritance inheritance) {
+int run(const Arguments& arguments, const std::string& folder, const config::Loaded& loaded,
+        Inheritance inheritance) {
   runtime::RuntimeOptions options;
-  options.load = [arguments] { return load(arguments); };
+  options.load = [arguments, folder] { return load(arguments, folder, true); };
   options.inherited = runtime::take_inherited_sockets();
   options.environment = std::move(inheritance.environment);
   options.open_files = inheritance.open_files;
@@ -96,7 +100,9 @@ int main(int argc, char** argv) {
   if (!parsed.arguments) return parsed.exit_code;
   const Arguments& arguments = *parsed.arguments;
   Inheritance inheritance = prepare_process();
-  const config::Loaded loaded = load(arguments);
+  // Once: a link in $PWD that is switched later is followed by a reload.
+  const std::string folder = config::working_folder();
+  const config::Loaded loaded = load(arguments, folder, false);
   if (!loaded.ok()) return report_faults(loaded);
   switch (arguments.mode) {
     case Mode::kCheck:
@@ -111,7 +117,7 @@ int main(int argc, char** argv) {
     case Mode::kRun:
       break;
   }
-  return run(arguments, loaded, std::move(inheritance));
+  return run(arguments, folder, loaded, std::move(inheritance));
 }
 
 }  // namespace

@@ -55,8 +55,7 @@ void run_check(boost::asio::io_context& context, ChildWatch& children, SpawnRequ
   request.death_signal = SIGKILL;
   SpawnResult spawned = spawn(request);
   if (spawned.pid < 0) {
-    return done("the check could not be started: " + spawned.stage + ": " +
-                std::generic_category().message(spawned.error));
+    return done("the check could not be started: " + failure_text(request, spawned));
   }
   auto check = std::make_shared<Check>(context);
   check->output = std::make_shared<WorkerOutput>(context, std::move(reading));

@@ -12,6 +12,8 @@
 #include <string_view>
 #include <utility>
 
+#include "config/src/access.hpp"
+
 namespace ostler::runtime {
 
 namespace {
@@ -125,15 +127,8 @@ class ControlSocketOpener {
   }
 
   bool trustworthy(const struct stat& status) {
-    const uid_t self = geteuid();
-    const bool own = status.st_uid == self;
-    if (!own && (options_.default_directory || status.st_uid != 0))
-      return fail("the directory " + directory_ + " belongs to user " +
-                  std::to_string(status.st_uid) + ", not to user " + std::to_string(self));
-    const bool strangers = (status.st_mode & S_IWOTH) != 0 && (status.st_mode & S_ISVTX) == 0;
-    const bool anybody = (status.st_mode & (S_IWOTH | S_IWGRP)) != 0;
-    if (options_.default_directory ? anybody : strangers)
-      return fail("the directory " + directory_ + " is writable by other users");
+    const std::string problem = config::control_folder_problem(status, options_.default_directory);
+    if (!problem.empty()) return fail("the directory " + directory_ + " " + problem);
     return true;
   }
 

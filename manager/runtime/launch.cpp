@@ -10,6 +10,8 @@
 #include <map>
 #include <string_view>
 
+#include "config/src/host.hpp"
+#include "config/src/tokens.hpp"
 #include "ostler/protocol.h"
 
 namespace ostler::runtime {
@@ -61,34 +63,34 @@ int descriptor_of(const config::Pool& pool, std::size_t index) {
   return pool.socket_protocol == config::SocketProtocol::kFastcgi ? 0 : 3 + static_cast<int>(index);
 }
 
-// {fd}, {fd:NAME}, {slot}, {pool}, {generation}; any other brace is left as it is.
+std::string replace_tokens(std::string_view text, const config::Pool& pool, int slot,
+                           core::Generation generation) {
+  std::vector<std::string_view> names;
+  for (const config::Listener& listener : pool.listen) names.push_back(listener.name);
+  const auto fd = [&](std::string_view name) -> std::optional<std::string> {
+    const auto found = name.empty() ? names.begin() : std::ranges::find(names, name);
+    if (found == names.end()) return std::nullopt;
+    return std::to_string(descriptor_of(pool, static_cast<std::size_t>(found - names.begin())));
+  };
+  return config::replace_tokens(text, names,
+                                [&](const config::Token& token) -> std::optional<std::string> {
+                                  switch (token.kind) {
+                                    case config::TokenKind::kFd:
+                                      return fd(token.name);
+                                    case config::TokenKind::kSlot:
+                                      return std::to_string(slot);
+                                    case config::TokenKind::kPool:
+                                      return pool.name;
+                                    case config::TokenKind::kGeneration:
+                                      return std::to_string(generation);
+                                  }
+                                  return std::nullopt;
+                                });
+}
+
 std::string replace_tokens(std::string_view text, const config::Pool& pool,
                            const WorkerPlace& place) {
-  Environment tokens{{"{slot}", std::to_string(place.slot)},
-                     {"{pool}", place.pool},
-                     {"{generation}", std::to_string(place.generation)}};
-  for (std::size_t i = pool.listen.size(); i-- > 0;) {
-    const std::string fd = std::to_string(descriptor_of(pool, i));
-    tokens["{fd:" + pool.listen[i].name + "}"] = fd;
-    tokens["{fd}"] = fd;
-  }
-  std::string out;
-  while (!text.empty()) {
-    const auto open = text.find('{');
-    out += text.substr(0, open);
-    if (open == std::string_view::npos) break;
-    text.remove_prefix(open);
-    const auto token = std::ranges::find_if(
-        tokens, [&](const auto& entry) { return text.starts_with(entry.first); });
-    if (token == tokens.end()) {
-      out += '{';
-      text.remove_prefix(1);
-    } else {
-      out += token->second;
-      text.remove_prefix(token->first.size());
-    }
-  }
-  return out;
+  return replace_tokens(text, pool, place.slot, place.generation);
 }
 
 std::string joined(const std::vector<std::string>& words, char separator) {
@@ -176,8 +178,33 @@ void set_workers(const config::Workers& workers, int automatic, core::PoolPlan& 
 
 }  // namespace
 
+namespace {
+
+// A user that the user database does not know has no home and no shell: another's would be wrong.
+std::map<std::string, std::optional<std::string>> user_environment(const config::Pool& pool) {
+  if (!pool.user) return {};
+  const auto entry = config::find_user_entry(*pool.user);
+  if (!entry) {
+    return {
+        {"HOME", "/"}, {"USER", std::nullopt}, {"LOGNAME", std::nullopt}, {"SHELL", std::nullopt}};
+  }
+  return {{"HOME", entry->home},
+          {"USER", entry->name},
+          {"LOGNAME", entry->name},
+          {"SHELL", entry->shell}};
+}
+
+std::string user_of(const config::Pool& pool) {
+  if (!pool.user) return config::user_text(::geteuid());
+  const auto entry = config::find_user_entry(*pool.user);
+  return entry ? entry->name : *pool.user;
+}
+
+}  // namespace
+
 std::shared_ptr<const Launch> make_launch(const config::Pool& pool) {
-  return std::make_shared<const Launch>(Launch{pool, resolve_identity(pool.user, pool.group)});
+  return std::make_shared<const Launch>(
+      Launch{pool, resolve_identity(pool.user, pool.group), user_of(pool), user_environment(pool)});
 }
 
 NotifyOwner notify_owner(const Launch& launch) {
@@ -259,6 +286,10 @@ SpawnRequest common_request(const Launch& launch, Environment& environment,
                             const WorkerPlace& place) {
   const config::Pool& pool = launch.pool;
   environment = inherited(pool, place.manager_env);
+  for (const auto& [name, value] : launch.user_env) {
+    environment.erase(name);
+    if (value) environment[name] = *value;
+  }
   for (const auto& [name, value] : pool.env) {
     environment[name] = replace_tokens(value, pool, place);
   }
@@ -266,10 +297,25 @@ SpawnRequest common_request(const Launch& launch, Environment& environment,
   environment["OSTLER_SLOT"] = std::to_string(place.slot);
   environment["OSTLER_GENERATION"] = std::to_string(place.generation);
   SpawnRequest request;
-  request.directory = pool.directory;
+  request.directory = pool.folder;
+  request.directory_is_own = !pool.directory;
+  if (pool.folder && environment.contains("PWD") && !pool.env.contains("PWD")) {
+    environment["PWD"] = *pool.folder;  // the manager's own may lead through a link
+  }
   if (pool.umask) request.umask = static_cast<mode_t>(*pool.umask);
   request.identity = launch.identity;
+  request.user = launch.user;
   return request;
+}
+
+// A program's arguments, tokens replaced.
+std::vector<std::string> words_of(const std::string& argv0, const std::vector<std::string>& words,
+                                  const config::Pool& pool, const WorkerPlace& place) {
+  std::vector<std::string> out = {argv0};
+  for (std::size_t i = 1; i < words.size(); ++i) {
+    out.push_back(replace_tokens(words[i], pool, place));
+  }
+  return out;
 }
 
 void put_environment(const Environment& environment, SpawnRequest& request) {
@@ -297,13 +343,15 @@ void add_channel(const config::Pool& pool, const WorkerPlace& place, Environment
 
 }  // namespace
 
+std::string output_path(const Launch& launch, int slot, core::Generation generation) {
+  return replace_tokens(launch.pool.output.path, launch.pool, slot, generation);
+}
+
 SpawnRequest make_check_request(const Launch& launch, const WorkerPlace& place, pid_t worker) {
   Environment environment;
   SpawnRequest request = common_request(launch, environment, place);
   request.executable = launch.pool.health->executable;
-  for (const std::string& word : launch.pool.health->exec) {
-    request.argv.push_back(replace_tokens(word, launch.pool, place));
-  }
+  request.argv = words_of(launch.pool.health->argv0, launch.pool.health->exec, launch.pool, place);
   environment["OSTLER_WORKER_PID"] = std::to_string(worker);
   put_environment(environment, request);
   return request;
@@ -315,9 +363,7 @@ SpawnRequest make_spawn_request(const Launch& launch, const WorkerPlace& place,
   Environment environment;
   SpawnRequest request = common_request(launch, environment, place);
   request.executable = pool.executable;
-  for (const std::string& word : pool.command) {
-    request.argv.push_back(replace_tokens(word, pool, place));
-  }
+  request.argv = words_of(pool.argv0, pool.command, pool, place);
   environment["NOTIFY_SOCKET"] = place.notify_socket;
   if (pool.timeouts.heartbeat) {
     const auto limit =

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,6 +24,9 @@ namespace ostler::runtime {
 struct Launch {
   config::Pool pool;
   std::optional<Identity> identity;
+  std::string user;  // whom workers run as: the name, or the number if there is none
+  // What a login as the pool's `user` would set; a variable without a value is taken away.
+  std::map<std::string, std::optional<std::string>> user_env;
 };
 
 // Throws std::runtime_error if the pool's user or group cannot be resolved.
@@ -49,6 +53,9 @@ struct WorkerPlace {
 // The worker's argv, environment and descriptors; output and limits are the caller's.
 SpawnRequest make_spawn_request(const Launch& launch, const WorkerPlace& place,
                                 const Listeners& listeners);
+
+// The file of `output`, tokens replaced.
+std::string output_path(const Launch& launch, int slot, core::Generation generation);
 
 // A health check's: as the worker's, but with no descriptors, and with OSTLER_WORKER_PID.
 SpawnRequest make_check_request(const Launch& launch, const WorkerPlace& place, pid_t worker);

@@ -9,6 +9,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -264,11 +265,15 @@ class QueuedSink : public spdlog::sinks::sink {
   About about_;
 };
 
+// Files that are remembered before those that nobody writes any more are forgotten.
+constexpr std::size_t kFilesKept = 64;
+
 struct Logs {
   std::shared_ptr<LogQueue> queue;
   std::shared_ptr<LogOutput> output;
   spdlog::level::level_enum level = spdlog::level::info;
   std::map<std::string, std::weak_ptr<FileOutput>> files;
+  std::size_t files_kept = kFilesKept;  // as many as there were after the last clearing
   std::shared_ptr<FileOutput> main_file;
 };
 
@@ -278,7 +283,13 @@ Logs& logs() {
 }
 
 std::shared_ptr<FileOutput> file_output(const std::string& path, bool bare) {
-  auto& known = logs().files[path];
+  // With a token for the generation in their names there are ever more of them.
+  auto& files = logs().files;
+  if (files.size() >= 2 * logs().files_kept) {
+    std::erase_if(files, [](const auto& entry) { return entry.second.expired(); });
+    logs().files_kept = std::max<std::size_t>(files.size(), kFilesKept);
+  }
+  auto& known = files[path];
   std::shared_ptr<FileOutput> output = known.lock();
   if (!output) {
     output = std::make_shared<FileOutput>(path, bare);

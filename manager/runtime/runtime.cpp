@@ -392,6 +392,9 @@ void Runtime::open_output(Process& process, SpawnRequest& request, UniqueFd& end
     UniqueFd reading(pipe[0]);
     end = UniqueFd(pipe[1]);
     ::fcntl(reading.get(), F_SETFL, O_NONBLOCK);
+    // So that the worker may open /dev/stdout by its path. Where that is not allowed, it may not.
+    constexpr auto kNoGroup = static_cast<gid_t>(-1);
+    if (request.identity) std::ignore = ::fchown(end.get(), request.identity->uid, kNoGroup);
     process.output = std::make_shared<WorkerOutput>(context_, std::move(reading));
   }
   request.stdout_fd = end.get();
@@ -406,9 +409,11 @@ void Runtime::perform(const core::Spawn& action) {
   process.generation = action.generation;
   process.launch = launches_.at(action.launch);
   const config::Output& output = process.launch->pool.output;
+  const std::string path = output_path(*process.launch, action.slot, action.generation);
   std::shared_ptr<spdlog::logger> file;
   UniqueFd output_end;
   WorkerChannel::WorkerEnds channel_ends;
+  SpawnRequest request;
   SpawnResult spawned;
   std::string stage = "open the channel";
   ListenError failure;
@@ -419,32 +424,32 @@ void Runtime::perform(const core::Spawn& action) {
   try {
     process.channel = std::make_shared<WorkerChannel>(context_, channel_ends);
     stage = "pipe";
-    if (output.mode == config::OutputMode::kFile) file = file_logger(output.path, nullptr);
-    SpawnRequest request =
-        make_spawn_request(*process.launch,
-                           {action.pool_name, action.slot, action.generation,
-                            notify_.open(action.worker, notify_owner(*process.launch)),
-                            options_.environment, action.worker, action.recycle_requests,
-                            channel_ends.channel.get(), channel_ends.scoreboard.get()},
-                           listeners_);
+    if (output.mode == config::OutputMode::kFile) {
+      file = file_logger(path, nullptr);
+    }
+    request = make_spawn_request(*process.launch,
+                                 {action.pool_name, action.slot, action.generation,
+                                  notify_.open(action.worker, notify_owner(*process.launch)),
+                                  options_.environment, action.worker, action.recycle_requests,
+                                  channel_ends.channel.get(), channel_ends.scoreboard.get()},
+                                 listeners_);
     if (!request.umask) request.umask = options_.umask;
     request.open_files = options_.open_files;
     open_output(process, request, output_end);
+    stage.clear();
     spawned = spawn(request);
   } catch (const LogFileError& error) {
-    spawned.stage = error.what();
-    spawned.error = 0;
+    stage = error.what();
   } catch (const std::system_error& error) {
-    spawned.stage = stage;
     spawned.error = error.code().value();
   } catch (const boost::system::system_error& error) {
-    spawned.stage = stage;
     spawned.error = error.code().value();
   }
   if (spawned.pid < 0) {
     listeners_.release(action.worker);
     notify_.close(action.worker);
-    return enqueue(core::SpawnFailed{action.worker, spawned.stage, spawned.error});
+    if (!stage.empty()) return enqueue(core::SpawnFailed{action.worker, stage, spawned.error});
+    return enqueue(core::SpawnFailed{action.worker, failure_text(request, spawned), 0});
   }
   process.pid = spawned.pid;
   notify_.started(action.worker, process.pid);
@@ -458,7 +463,7 @@ void Runtime::perform(const core::Spawn& action) {
   if (process.output) {
     const std::string name = process.name() + "[" + std::to_string(process.pid) + "]";
     const auto whom = std::make_shared<const control::EventView>(about(process));
-    process.output->start(file ? file_logger(output.path, whom) : worker_logger(name, whom));
+    process.output->start(file ? file_logger(path, whom) : worker_logger(name, whom));
   }
   start_channel(action.worker, process);
   watch_readiness(action.worker, process);

@@ -3,10 +3,10 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
-#include <pwd.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,8 +19,10 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string_view>
+#include <system_error>
 
 #include "config/src/host.hpp"
+#include "config/src/program.hpp"
 #include "config/src/text.hpp"
 
 // The child runs on a stack that sanitizers know nothing of, and leaves functions without
@@ -70,6 +72,7 @@ struct Child {
   char* const* env = nullptr;
   char* pid_digits[kPidVariables.size()] = {};  // where they go, NULs behind; or nullptr
   const char* directory = nullptr;              // or nullptr, as for the others
+  bool directory_is_own = false;
   const mode_t* umask = nullptr;
   const rlimit* open_files = nullptr;
   const Identity* identity = nullptr;
@@ -162,9 +165,9 @@ OSTLER_IN_CHILD bool switch_identity(Child& child) {
 }
 
 // As the worker's user, whose permissions are those that count: a directory that it cannot enter
-// is refused here and not by a puzzled worker.
-OSTLER_IN_CHILD bool enter_directory(Child& child) {
-  return child.directory == nullptr ||
+// is refused here and not by a puzzled worker. Where the manager is itself, its children may be.
+OSTLER_IN_CHILD bool enter_directory(Child& child, bool own) {
+  return child.directory == nullptr || child.directory_is_own != own ||
          passed(child, Stage::kChdir, syscall(SYS_chdir, child.directory));
 }
 
@@ -207,8 +210,8 @@ OSTLER_IN_CHILD bool reset_signals(Child& child) {
 OSTLER_IN_CHILD int child_main(void* argument) {
   Child& child = *static_cast<Child*>(argument);
   if (passed(child, Stage::kSetsid, syscall(SYS_setsid)) && place_descriptors(child) &&
-      apply_limits(child) && switch_identity(child) && enter_directory(child) &&
-      follow_parent(child)) {
+      apply_limits(child) && enter_directory(child, true) && switch_identity(child) &&
+      enter_directory(child, false) && follow_parent(child)) {
     write_pid(child);
     if (reset_signals(child)) {
       passed(child, Stage::kExec, syscall(SYS_execve, child.executable, child.argv, child.env));
@@ -309,23 +312,14 @@ SpawnResult run(Child& child) {
 
 constexpr std::size_t kMaxGroups = 65536;  // as the kernel has it
 
-struct User {
-  uid_t uid = 0;
-  gid_t gid = 0;     // its own group and
-  std::string name;  // its name; empty: not in the user database
-};
-
-User find(const std::string& user) {
+// Its name is empty if the user database has no entry.
+config::UserEntry find(const std::string& user) {
   const auto id = config::find_user(user);
   if (!id) throw std::runtime_error("there is no user " + config::quote(user));
-  // One number may have several names, each with groups of its own.
-  const passwd* entry = getpwnam(user.c_str());
-  if (entry == nullptr || entry->pw_uid != id->uid) entry = getpwuid(id->uid);
-  if (entry == nullptr) return {id->uid, 0, {}};
-  return {entry->pw_uid, entry->pw_gid, entry->pw_name};
+  return config::find_user_entry(user).value_or(config::UserEntry{id->uid, 0, {}, {}, {}});
 }
 
-std::vector<gid_t> groups_of(const User& user, gid_t gid) {
+std::vector<gid_t> groups_of(const config::UserEntry& user, gid_t gid) {
   if (user.name.empty()) return {gid};
   std::vector<gid_t> groups(64);
   while (groups.size() <= kMaxGroups) {
@@ -344,7 +338,7 @@ std::optional<Identity> resolve_identity(const std::optional<std::string>& user,
   if (!user && !group) return std::nullopt;
   const config::Host host = config::Host::current();
   Identity identity{host.uid, host.gid, {}};
-  User entry;
+  config::UserEntry entry;
   if (user) {
     entry = find(*user);
     if (entry.name.empty() && !group) {
@@ -372,6 +366,45 @@ std::optional<Identity> resolve_identity(const std::optional<std::string>& user,
   return identity;
 }
 
+namespace {
+
+bool is_folder(const std::string& path) {
+  struct stat status {};
+  return stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+// What to do where a path is not there any more: a generation goes on with what it was made of.
+std::string remedy(const std::string& folder, int error) {
+  if ((error != ENOENT && error != ENOTDIR) || is_folder(folder)) return {};
+  return "; the folder that this generation was made of is gone: put it back, or reload";
+}
+
+// The kernel says of a script whose interpreter is not there that the script is not.
+std::string cause(const std::string& executable, int error) {
+  if (error != ENOENT && error != ENOEXEC && error != EACCES) return {};
+  const config::ProgramFault fault = config::program_fault(executable, config::Who::manager());
+  const bool telling = !fault.problem.empty() && (fault.certain || error == ENOEXEC);
+  return telling ? ": it " + fault.problem : "";
+}
+
+}  // namespace
+
+std::string failure_text(const SpawnRequest& request, const SpawnResult& failed) {
+  const bool entering = failed.stage == kStageNames[static_cast<std::size_t>(Stage::kChdir)];
+  const bool executing = failed.stage == kStageNames[static_cast<std::size_t>(Stage::kExec)];
+  std::string text = failed.stage;
+  std::string folder;
+  if (entering) folder = request.directory.value_or("");
+  if (executing) folder = request.executable.substr(0, request.executable.rfind('/'));
+  if (entering) text += " " + folder;
+  if (executing) text += " " + request.executable;
+  const bool forbidden = failed.error == EACCES || failed.error == EPERM;
+  if (forbidden && !request.user.empty()) text += " as " + request.user;
+  text += ": " + std::generic_category().message(failed.error);
+  if (executing) text += cause(request.executable, failed.error);
+  return entering || executing ? text + remedy(folder, failed.error) : text;
+}
+
 SpawnResult spawn(const SpawnRequest& request) {
   static UniqueFd null;  // opened once
   if (!null) null = UniqueFd(open("/dev/null", O_RDWR | O_CLOEXEC));
@@ -392,6 +425,7 @@ SpawnResult spawn(const SpawnRequest& request) {
   child.argv = argv_pointers.data();
   child.env = env_pointers.data();
   if (request.directory) child.directory = request.directory->c_str();
+  child.directory_is_own = request.directory_is_own;
   if (request.umask) child.umask = &*request.umask;
   if (request.open_files) child.open_files = &*request.open_files;
   if (request.identity) {

@@ -7,9 +7,9 @@
 //
 // In the child, in this order; the first failure ends it and is reported with its stage:
 //   setsid · descriptors: 0, 1, 2, then `fds` from 3 on, nothing else (dup, close_range) ·
-//   setrlimit · umask · setgroups, setresgid, setresuid, capset, verify · chdir · PR_SET_PDEATHSIG
-//   (prctl), then the parent is compared (parent) · the child's pid written into the environment ·
-//   signal dispositions and mask (signals) · exec
+//   setrlimit · umask · setgroups, setresgid, setresuid, capset, verify · chdir (before them if the
+//   folder is the manager's own) · PR_SET_PDEATHSIG (prctl), then the parent is compared (parent) ·
+//   the child's pid written into the environment · signal dispositions and mask (signals) · exec
 #pragma once
 
 #include <sys/resource.h>
@@ -44,8 +44,10 @@ struct SpawnRequest {
   std::vector<std::string> env;   // "KEY=VALUE"; "LISTEN_PID=" and "WATCHDOG_PID=", which name the
                                   // process they are meant for, get the child's pid appended
   std::optional<std::string> directory;
+  bool directory_is_own = false;  // the manager is there already: entered with its permissions
   std::optional<mode_t> umask;
   std::optional<Identity> identity;
+  std::string user;                  // whom it runs as, by name, for messages
   std::optional<rlimit> open_files;  // RLIMIT_NOFILE, e.g. what the manager itself was given
   int stdin_fd = -1;                 // -1: /dev/null
   int stdout_fd = -1;                // -1: the manager's
@@ -60,6 +62,9 @@ struct SpawnResult {
   std::string stage;  // failed: "clone", "setsid", "chdir", "setresuid", "exec", …
   int error = 0;      // failed: errno
 };
+
+// Why it failed, in words: "chdir /srv/app as www-data: Permission denied".
+std::string failure_text(const SpawnRequest& request, const SpawnResult& failed);
 
 // Call from the main thread only (PR_SET_PDEATHSIG follows the thread that created the child).
 // A child that failed before exec has been reaped when this returns.

@@ -3,11 +3,12 @@
 import grp
 import os
 import pwd
+import shutil
 import signal
 
 import pytest
 
-from ostler import ANY_PORT, example, program, scripted
+from ostler import ANY_PORT, example, program, scripted, shell
 from processes import eventually, read
 
 
@@ -214,30 +215,83 @@ def test_what_needs_root_is_refused_before_anything_starts(manager, keys):
 
 @pytest.mark.parametrize("keys, stage", [
     ({"directory": "gone"}, "chdir"), ({"command": ["./gone.sh"]}, "exec")])
-def test_a_start_that_fails_names_the_stage(manager, keys, stage):
-    """The directory, or the interpreter, is gone between the check and the start."""
+def test_a_start_that_fails_names_the_stage_and_the_object(manager, keys, stage):
+    """The directory, or the program, is gone between the check and the start."""
     one = manager({"ok": scripted()}, start=False)
     place = one.directory / "gone"
     if stage == "chdir":
         place.mkdir()
         keys = {"directory": str(place)}
     else:
-        script = one.directory / "gone.sh"
-        script.write_text("#!/no/such/interpreter\n")
-        script.chmod(0o755)
-        keys = {"command": [str(script)]}
+        shutil.copy(program("ostler-test-worker"), place)
+        keys = {"command": [str(place)]}
     one.config["pools"]["web"] = {**scripted(), **keys, "restart": {"backoff": "50ms"}}
-    one.write()
-    if stage == "chdir":
-        one.start()
-        place.rmdir()
-        os.kill(one.pids()[0], signal.SIGKILL)
-    else:
-        one.launch()
-    eventually(lambda: f"could not be started: {stage}: No such file or directory" in one.log())
-    error = one.pool()["last_error"]["message"]
-    assert f"{stage}: No such file or directory" in error
+    one.write().start()
+    place.rmdir() if stage == "chdir" else place.unlink()
+    os.kill(one.pids()[0], signal.SIGKILL)
+    said = f"could not be started: {stage} {place}: No such file or directory"
+    eventually(lambda: said in one.log())
+    assert said in one.pool()["last_error"]["message"]
     assert one.pool()["state"] == "degraded"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("stage", ["chdir", "exec"])
+def test_a_start_that_is_refused_names_the_user(manager, stage):
+    one = manager(start=False)
+    closed = one.directory / "closed"
+    closed.mkdir()
+    worker = closed / "worker"
+    shutil.copy(program("ostler-test-worker"), worker)
+    keys = {"directory": str(closed)} if stage == "chdir" else {"command": [str(worker)]}
+    one.config["pools"]["web"] = {**scripted(user="nobody"), **keys, "restart": {"backoff": "50ms"}}
+    one.write().start()
+    closed.chmod(0o700)
+    os.kill(one.pids()[0], signal.SIGKILL)
+    what = closed if stage == "chdir" else worker
+    said = f"could not be started: {stage} {what} as nobody: Permission denied"
+    eventually(lambda: said in one.log())
+    assert said in one.pool()["last_error"]["message"]
+
+
+LOGIN = ("HOME", "USER", "LOGNAME", "SHELL")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("given", [{"HOME": "/root", "USER": "root", "LOGNAME": "root",
+                                    "SHELL": "/bin/bash", "MAIL": "x"}, {"HOME": ""}])
+def test_a_user_brings_what_a_login_would_set(manager, given):
+    nobody = pwd.getpwnam("nobody")
+    one = manager({"by-name": scripted(user="nobody"), "by-number": scripted(user=nobody.pw_uid),
+                   "listed": scripted(user="nobody", inherit_env=["HOME", "MAIL"]),
+                   "unknown": scripted(user=4_000_000_000, group="nogroup"),
+                   "own": scripted(user="nobody", env={"HOME": "/srv", "SHELL": ""}),
+                   "none": scripted()}, env=given)
+    seen = {name: one.worker_view(name)["env"] for name in one.status()["pools"]}
+    login = [nobody.pw_dir, "nobody", "nobody", nobody.pw_shell]
+    for name in ("by-name", "by-number", "listed"):
+        assert [seen[name].get(key) for key in LOGIN] == login
+    assert [seen["own"].get(key) for key in LOGIN] == ["/srv", "nobody", "nobody", ""]
+    assert [seen["unknown"].get(key) for key in LOGIN] == ["/", None, None, None]
+    assert seen["none"]["HOME"] == given["HOME"]
+    assert seen["listed"].get("MAIL") == given.get("MAIL")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("output", ["forward", "file"])
+def test_stdout_and_stderr_can_be_opened_by_path_as_another_user(manager, output):
+    script = "echo to stdout >/dev/stdout; echo to stderr >/dev/stderr; exec sleep 1000"
+    one = manager(start=False)
+    log = one.log_file
+    keys = {}
+    if output == "file":
+        folder = one.directory / "log"
+        folder.mkdir()
+        log = folder / "web.log"
+        keys = {"output": str(log)}
+    one.config["pools"]["web"] = shell(script, user="nobody", **keys)
+    one.write().start()
+    eventually(lambda: "to stdout\n" in log.read_text() and "to stderr\n" in log.read_text())
 
 
 def test_the_command_is_looked_up_in_path_and_split_without_a_shell(manager):

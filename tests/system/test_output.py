@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import pytest
+import yaml
 
 from ostler import example, program, scripted, shell
 from processes import eventually
@@ -251,12 +252,13 @@ def test_what_is_no_file_is_not_opened_as_a_log(manager, kind, why):
     try:
         done = one.ctl("reopen")
         assert done.returncode == 1 and str(path) in done.stderr and why in done.stderr
-        second = one.directory / "second.log"
+        second = one.directory / "second.2.log"
         if kind == "named pipe":
             os.mkfifo(second)
         else:
             second.symlink_to(path)
-        one.config["pools"]["web"]["output"] = str(second)
+        # By a name that is not known before the start; any other is refused with the file.
+        one.config["pools"]["web"]["output"] = str(one.directory / "second.{generation}.log")
         answer = one.write().reload()
         assert answer["outcome"] == "rolled_back"
         reason = answer["pools"]["web"]["reason"]
@@ -279,12 +281,38 @@ def test_the_level_of_the_log_can_change_with_a_reload(manager):
 def test_an_output_file_that_cannot_be_opened_fails_the_reload_and_nothing_else(manager):
     one = manager({"web": example(workers=1)})
     pids = one.pids()
-    one.config["pools"]["web"]["output"] = str(one.directory / "missing" / "web.log")
+    pool = one.config["pools"]["web"]
+    pool["output"] = str(one.directory / "missing" / "web.log")
+    one.write()
+    reply = one.reload()
+    assert reply["outcome"] == "rejected"
+    fault, = reply["errors"]
+    assert fault["key"] == "pools.web.output"
+    assert f"the folder '{one.directory}/missing' does not exist" in fault["message"]
+    # Which generation it will be, is not known when the file is read.
+    pool["output"] = str(one.directory / "{generation}" / "web.log")
     one.write()
     reply = one.reload()
     assert reply["outcome"] == "rolled_back"
-    assert "missing/web.log: No such file or directory" in reply["pools"]["web"]["reason"]
+    assert "/2/web.log: No such file or directory" in reply["pools"]["web"]["reason"]
     assert one.pids() == pids and one.fetch()[0] == 200
+
+
+def test_tokens_in_the_name_of_the_output_are_replaced(manager):
+    one = manager(start=False)
+    written = str(one.directory / "{pool}.{slot}.{generation}.log")
+    one.config["pools"]["web"] = {**ticking(output=written), "workers": 2}
+    one.write().start()
+    files = [one.directory / f"web.{slot}.1.log" for slot in (0, 1)]
+    for path in files:
+        rotated(one, path, REOPEN["USR1"])
+    assert one.reload()["outcome"] == "reloaded"
+    for slot in (0, 1):
+        eventually((one.directory / f"web.{slot}.2.log").exists)
+    shown = subprocess.run([program("ostlerd"), "--print-config", "--config", one.file],
+                           capture_output=True, text=True, check=True).stdout
+    assert yaml.safe_load(shown)["pools"]["web"]["output"] == written
+    assert not list(one.directory.glob("*{*"))
 
 
 def test_what_a_wrapper_leaves_behind_may_write_while_it_drains(manager):

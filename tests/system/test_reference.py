@@ -37,7 +37,8 @@ class Machine:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("#!/bin/sh\n")
             path.chmod(0o755)
-        (directory / "srv/shop").mkdir(parents=True)
+        for name in ("srv/shop", "run/shop", "run/ostler", "var/log/shop", "var/log/ostler"):
+            (directory / name).mkdir(parents=True)
         (directory / "etc/shop").mkdir(parents=True)
         (directory / "etc/shop/web.env").write_text("A=1\n")
         self.user = pwd.getpwuid(os.geteuid()).pw_name
@@ -45,6 +46,7 @@ class Machine:
 
     def here(self, text):
         text = re.sub(r"(?<![\w:/])/(?=(?:usr/lib|srv|etc)/shop)", f"{self.directory}/", text)
+        text = re.sub(r"/((?:run|var/log)/(?:shop|ostler)/)", rf"{self.directory}/\1", text)
         text = re.sub(r"\buser: www-data", f"user: {self.user}", text)
         return re.sub(r"\bgroup: (?:www-data|ostler)", f"group: {self.group}", text)
 
@@ -268,7 +270,7 @@ def test_the_load_to_keep_to_depends_on_what_the_load_is(machine):
 
 
 def test_every_default_of_the_file_and_of_listeners_is_what_the_program_does(machine):
-    shown = machine.effective('pools: {web: {command: [sh], listen: ["unix:///x/y.sock"]}}\n')
+    shown = machine.effective('pools: {web: {command: [sh], listen: ["unix:///tmp/y.sock"]}}\n')
     log = {key.name: key.part["default"] for key in SCHEMA.table("file")
            if key.name.startswith("log.")}
     assert {f"log.{name}": value for name, value in shown["log"].items()} == log
@@ -276,7 +278,7 @@ def test_every_default_of_the_file_and_of_listeners_is_what_the_program_does(mac
     listener, = shown["pools"]["web"]["listen"]
     told = {key.name: key.part["default"] for key in SCHEMA.table("listener")
             if "default" in key.part}
-    assert listener == {"address": "unix:///x/y.sock", "name": "http", **told}
+    assert listener == {"address": "unix:///tmp/y.sock", "name": "http", **told}
 
 
 def test_the_defaults_of_the_sdk_are_those_of_its_headers():

@@ -11,8 +11,8 @@ from processes import eventually
 
 BROKEN = {
     "that cannot be executed":
-        (lambda one: {"command": [script(one, "#!/no/such/interpreter\n")]},
-         "could not be started: exec: No such file or directory", None),
+        (lambda one: {"command": [script(one, "no program\n")]},
+         "Exec format error: it is neither an ELF file nor a script with '#!'", None),
     "that exits at once":
         (lambda one: scripted("--exit-code", 3, "--print", "cannot reach the database"),
          "exited with code 3", "cannot reach the database"),
@@ -74,9 +74,11 @@ def test_a_reload_to_a_command(manager, load, what):
 
 
 @pytest.mark.parametrize("command, fault", [
-    (["/no/such/program"], "does not exist"), (["no-such-program"], "PATH"), (["/etc/passwd"], "")])
+    (["/no/such/program"], "does not exist"), (["no-such-program"], "PATH"), (["/etc/passwd"], ""),
+    (["./worker"], "names the interpreter '/no/such/interpreter' in its first line, which does")])
 def test_a_reload_to_a_command_that_is_not_there_is_rejected(manager, command, fault):
     one = manager({"web": example(workers=2)})
+    script(one, "#!/no/such/interpreter\n")
     before = one.pids()
     change(one, {"command": command})
     answer = one.reload()

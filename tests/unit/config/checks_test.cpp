@@ -2,8 +2,10 @@
 #include "config/src/checks.hpp"
 
 #include <doctest/doctest.h>
+
 #include <linux/capability.h>
 #include <unistd.h>
+#include <filesystem>
 
 #include "stable.hpp"
 
@@ -61,6 +63,13 @@ TEST_CASE("{fd} and {fd:NAME} name listeners of the pool") {
   stable.scratch.write("fd.env", "FD={fd}\n");
   CHECK(has(faults("command: app, env_file: fd.env"), {"pools.app.env_file: holds {fd}"}));
   CHECK(faults("command: [app, \"{fd:\"]").empty());  // no token
+  CHECK(faults("command: [app, \"listen({fd: 3}); listen({fd:3})\"]").empty());
+  CHECK(has(faults("command: [app, \"{slto}\"]"),
+            {"command[1]: holds {slto}; did you mean {slot}?"}));
+  CHECK(has(faults("command: app, env: {A: \"{genration}\"}"),
+            {"pools.app.env.A: holds {genration}; did you mean {generation}?"}));
+  CHECK(has(faults("command: app, health: {exec: [app, \"{solt}\"]}"),
+            {"health.exec[1]: holds {solt}; did you mean {slot}?"}));
   // A listener that is faulty itself is not missed as well.
   CHECK(faults("command: [app, \"{fd}\"], listen: [rubbish]").size() == 1);
 }
@@ -166,6 +175,94 @@ TEST_CASE("workers that run as root because nothing was said get a warning") {
   CHECK(warnings("  user: root").empty());
   stable.host = ordinary(stable.host);
   CHECK(warnings("").empty());
+}
+
+namespace {
+
+// `current`, a link to one of two releases, each with a program in it.
+struct Releases {
+  Releases() {
+    for (const char* number : {"1", "2"}) {
+      const std::string folder = std::string("releases/") + number;
+      stable.scratch.write(folder + "/bin/run", "#!/bin/sh\n", 0755);
+      stable.scratch.write(folder + "/app.env", std::string("RELEASE=") + number + "\n");
+      std::filesystem::create_symlink("/bin/sh", stable.scratch / (folder + "/bin/python"));
+    }
+    point_to("1");
+  }
+  void point_to(const std::string& number) const {
+    std::filesystem::remove(stable.scratch / "current");
+    std::filesystem::create_directory_symlink("releases/" + number, stable.scratch / "current");
+  }
+  [[nodiscard]] Pool pool(const std::string& keys) const {
+    const Loaded loaded = stable.load("pools: {app: {" + keys + "}}");
+    REQUIRE(texts(loaded.faults) == Lines{});
+    return loaded.config.pools.at("app");
+  }
+  Stable stable;
+};
+
+}  // namespace
+
+TEST_CASE("folders are resolved when the file is read, and stay as they are written in it") {
+  Releases releases;
+  const std::string link = releases.stable.scratch / "current";
+  const std::string one = releases.stable.scratch / "releases/1";
+  const std::string two = releases.stable.scratch / "releases/2";
+
+  SUBCASE("the directory, and what is relative to it") {
+    const auto read = [&] { return releases.pool("command: ./bin/run, directory: current"); };
+    const Pool before = read();
+    CHECK(before.directory == link);
+    CHECK(before.folder == one);
+    CHECK(before.executable == one + "/bin/run");
+    CHECK(before.argv0 == "./bin/run");
+    releases.point_to("2");
+    CHECK(read().directory == link);
+    CHECK(read().folder == two);
+  }
+  SUBCASE("the manager's working directory, if none is given") {
+    releases.stable.host.folder = link;
+    const auto read = [&] { return releases.pool("command: bin/run"); };
+    CHECK(read().folder == one);
+    CHECK(!read().directory);
+    releases.point_to("2");
+    CHECK(read().folder == two);
+    CHECK(read().executable == two + "/bin/run");
+  }
+  SUBCASE("the executable's, whose last component stays: it may be a link that it needs") {
+    const Pool pool = releases.pool("command: [" + link + "/bin/python, x]");
+    CHECK(pool.command.front() == link + "/bin/python");
+    CHECK(pool.executable == one + "/bin/python");
+    CHECK(pool.argv0 == one + "/bin/python");  // by which Python finds its environment
+  }
+  SUBCASE("that in which PATH has it") {
+    const Pool pool = releases.pool("command: python, env: {PATH: " + link + "/bin}");
+    CHECK(pool.executable == one + "/bin/python");
+    CHECK(pool.argv0 == one + "/bin/python");
+    CHECK(releases.pool("command: python, env: {PATH: " + one + "/bin}").argv0 == "python");
+  }
+  SUBCASE("that of a check") {
+    const Pool pool = releases.pool("command: app, health: {exec: [" + link + "/bin/run]}");
+    CHECK(pool.health->executable == one + "/bin/run");
+    CHECK(pool.health->argv0 == one + "/bin/run");
+  }
+  SUBCASE("the file of variables, by having been read") {
+    const auto read = [&] { return releases.pool("command: app, env_file: current/app.env"); };
+    CHECK(read().env_file == link + "/app.env");
+    CHECK(read().env.at("RELEASE") == "1");
+    releases.point_to("2");
+    CHECK(read().env.at("RELEASE") == "2");
+  }
+}
+
+TEST_CASE("a manager whose working directory is gone says so, unless no pool starts there") {
+  Stable stable;
+  stable.host.folder = stable.scratch / "gone";
+  CHECK(has(stable.pool_faults(""),
+            {"t.yaml:2:2: pools.app: its workers start in the manager's working directory, '",
+             "gone': No such file or directory; give the pool a 'directory:'"}));
+  CHECK(stable.pool_faults("  directory: /").empty());
 }
 
 }  // namespace ostler::config

@@ -45,6 +45,7 @@ struct Machine : Stable {
 
   [[nodiscard]] Loaded load_example(const std::string& text) const {
     LoadOptions options;
+    options.runtime_folder = "/run/ostler";
     const nlohmann::json document = as_json(text);
     for (const auto& [name, pool] : document.at("pools").items()) {
       if (pool.contains("directory")) {
@@ -80,7 +81,9 @@ TEST_CASE("every example loads, fits the schema and prints as it reads") {
     const Loaded loaded = machine.load_example(text);
     CHECK(texts(loaded.faults) == Lines{});
     CHECK(loaded.config.pools.size() == 1);
-    const Loaded again = machine.load(print(loaded.config));
+    LoadOptions options;
+    options.runtime_folder = "/run/ostler";
+    const Loaded again = machine.load(print(loaded.config), options);
     CHECK(again.config == loaded.config);
     CHECK(again.ok());
   }
@@ -108,7 +111,9 @@ TEST_CASE("the configuration that is installed") {
   CAPTURE(all);
   CHECK(SchemaCheck(schema).accepts(as_json(all)));
   LoadOptions options;
-  options.overrides = {{"pools.web.directory", machine.scratch.path()}, {"pools.web.user", "root"}};
+  options.overrides = {{"control.socket", machine.scratch / "control.sock"},
+                       {"pools.web.directory", machine.scratch.path()},
+                       {"pools.web.user", "root"}};
   const Loaded full = machine.load(all, options);
   REQUIRE(texts(full.faults) == Lines{});
   const Pool& web = full.config.pools.at("web");

@@ -125,6 +125,28 @@ TEST_CASE("paths") {
   CHECK(absolute_path("../a/./b//c/", "/x/y") == "/x/a/b/c");
   CHECK(absolute_path("/a", "/x") == "/a");
   CHECK(absolute_path("/", "/x") == "/");
+  CHECK(absolute_path("../../..", "/x/y") == "/");
+}
+
+TEST_CASE("what `..` stands for behind a link is the kernel's business") {
+  const Scratch scratch;
+  const std::string link = scratch / "current";
+  std::filesystem::create_directory_symlink(scratch.folder("releases/1"), link);
+  CHECK(absolute_path("../shared/a", link) == link + "/../shared/a");
+  CHECK(absolute_path("../../a", link) == link + "/../../a");
+  CHECK(absolute_path("x/../a", link) == link + "/a");
+  CHECK(real_path(absolute_path("..", link)) == scratch / "releases");
+}
+
+TEST_CASE("the links in a path's folder are resolved, its last component stays") {
+  const Scratch scratch;
+  const std::string link = scratch / "current";
+  std::filesystem::create_directory_symlink(scratch.folder("releases/1"), link);
+  std::filesystem::create_symlink("/bin/sh", scratch / "releases/1/python");
+  CHECK(real_path(link) == scratch / "releases/1");
+  CHECK(real_path(scratch / "none").empty());
+  CHECK(in_real_folder(link + "/python") == scratch / "releases/1/python");
+  CHECK(in_real_folder(scratch / "none/python") == scratch / "none/python");
 }
 
 }  // namespace ostler::config

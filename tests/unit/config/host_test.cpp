@@ -3,6 +3,9 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <cstdlib>
+#include <filesystem>
+
 #include "config/src/text.hpp"
 #include "stable.hpp"
 
@@ -80,6 +83,60 @@ TEST_CASE("executables") {
   // One that cannot be executed does not hide one further on that can.
   stable.scratch.write("first/app", "", 0644);
   CHECK(found("app", stable.scratch / "first" + ":" + bin).path == bin + "/app");
+}
+
+namespace {
+
+// The working directory and $PWD, as they were before, when it goes.
+class Standing {
+ public:
+  Standing(const std::string& folder, const std::string& pwd)
+      : folder_(std::filesystem::current_path()) {
+    if (const char* const before = getenv("PWD")) pwd_ = before;
+    std::filesystem::current_path(folder);
+    setenv("PWD", pwd.c_str(), 1);
+  }
+  ~Standing() {
+    std::filesystem::current_path(folder_);
+    setenv("PWD", pwd_.c_str(), 1);
+  }
+  Standing(const Standing&) = delete;
+  Standing& operator=(const Standing&) = delete;
+
+ private:
+  std::filesystem::path folder_;
+  std::string pwd_;
+};
+
+}  // namespace
+
+TEST_CASE("the working directory has the name in $PWD if that is the same folder") {
+  const Scratch scratch;
+  const std::string real = scratch.folder("releases/1");
+  const std::string link = scratch / "current";
+  std::filesystem::create_directory_symlink(real, link);
+  const auto folder = [&](const std::string& pwd) {
+    const Standing standing(real, pwd);
+    return working_folder();
+  };
+  CHECK(folder(link) == link);
+  CHECK(folder(link + "/") == link);
+  CHECK(folder(real) == real);
+  CHECK(folder(scratch.path()) == real);
+  CHECK(folder(scratch / "none") == real);
+  CHECK(folder("") == real);
+  CHECK(folder(".") == real);
+}
+
+TEST_CASE("a user's entry has what a login would set") {
+  const auto root = find_user_entry("root");
+  REQUIRE(root);
+  CHECK(root->name == "root");
+  CHECK(root->home.starts_with('/'));
+  CHECK(root->shell.starts_with('/'));
+  CHECK(find_user_entry("0")->name == "root");
+  CHECK(!find_user_entry("3999999999"));
+  CHECK(!find_user_entry("no-such-user"));
 }
 
 }  // namespace ostler::config

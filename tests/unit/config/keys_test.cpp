@@ -121,6 +121,7 @@ TEST_CASE("every key, set to something else") {
 
 TEST_CASE("the manager's own keys") {
   const Stable stable;
+  stable.scratch.folder("run");
   const Loaded loaded = stable.load(
       "control: {socket: run/c.sock, mode: 0600, group: root}\n"
       "log: {level: trace, format: json, output: ./log}\npools: {}");

@@ -65,12 +65,13 @@ class RandomConfig {
     return out;
   }
 
+  // In a folder that is there.
   std::string path() {
     static const Lines kParts = {"a", "b c", "ü", "#", "'", ": ", "{x}", "null", "-"};
-    std::string out;
+    std::string out = stable_.scratch.path() + "/";
     const int parts = number(1, 4);
     for (int i = 0; i < parts; ++i) {
-      out += "/" + kParts[static_cast<std::size_t>(number(0, static_cast<int>(kParts.size()) - 1))];
+      out += kParts[static_cast<std::size_t>(number(0, static_cast<int>(kParts.size()) - 1))];
     }
     return out;
   }
@@ -108,8 +109,10 @@ class RandomConfig {
     Pool pool;
     pool.command = {"app"};
     pool.executable = stable_.scratch / "bin/app";
+    pool.argv0 = "app";
+    pool.folder = stable_.scratch.path();
     for (int i = number(0, 4); i > 0; --i) pool.command.push_back(text());
-    if (maybe()) pool.directory = stable_.scratch / "bin";
+    if (maybe()) pool.directory = pool.folder = stable_.scratch / "bin";
     for (int i = number(0, 4); i > 0; --i)
       pool.env["N" + std::to_string(i) + (maybe() ? "" : " x#:")] = text();
     pool.inherit_env = static_cast<InheritEnv>(number(0, 2));
@@ -212,6 +215,7 @@ class RandomConfig {
     } else {
       health.exec = {"app", text()};
       health.executable = stable_.scratch / "bin/app";
+      health.argv0 = "app";
     }
     health.timeout = duration();
     health.interval = health.timeout + duration();

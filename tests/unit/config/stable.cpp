@@ -48,6 +48,7 @@ Stable::Stable() {
   scratch.write("bin/app", "#!/bin/sh\n", 0755);
   scratch.write("bin/data", "no program\n", 0644);
   scratch.folder("bin/folder");
+  if (chmod(scratch.path().c_str(), 0755) != 0) throw std::runtime_error("chmod");
   host = privileged(Host::current());
   host.path = scratch / "bin";
   host.folder = scratch.path();

@@ -31,6 +31,8 @@ TEST_CASE("a failure is told with what it was about, how long it took and which 
   CHECK(describe(spawn) == "could not be started: exec: No such file or directory");
   CHECK(describe(failure(FailureKind::kSpawn, "open a.log: it is a device")) ==
         "could not be started: open a.log: it is a device");
+  CHECK(describe(failure(FailureKind::kSpawn, "chdir /srv/app as www-data: Permission denied")) ==
+        "could not be started: chdir /srv/app as www-data: Permission denied");
   CHECK(describe(failure(FailureKind::kStartTimeout, "", 60s)) ==
         "was not ready within 1m0s (timeouts.start)");
   CHECK(describe(failure(FailureKind::kHeartbeatTimeout, "", 4200ms)) ==

@@ -471,6 +471,34 @@ TEST_CASE("a command that cannot be executed says why and leaves no process behi
   check_failure(command(scratch.path), "exec", EACCES);
 }
 
+TEST_CASE("a failure names the object and the user it was refused to, and what to do") {
+  const Scratch scratch;
+  const std::string gone = (scratch.path / "releases/1").string();
+  SpawnRequest request = command(gone + "/run");
+  request.user = "www-data";
+  request.directory = gone;
+  const auto text = [&](const char* stage, int error) {
+    SpawnResult failed;
+    failed.stage = stage;
+    failed.error = error;
+    return failure_text(request, failed);
+  };
+  const std::string remedy =
+      "; the folder that this generation was made of is gone: put it back, or reload";
+  CHECK(text("chdir", ENOENT) == "chdir " + gone + ": No such file or directory" + remedy);
+  CHECK(text("exec", ENOENT) == "exec " + gone + "/run: No such file or directory" + remedy);
+  CHECK(text("chdir", EACCES) == "chdir " + gone + " as www-data: Permission denied");
+  CHECK(text("exec", EACCES) == "exec " + gone + "/run as www-data: Permission denied");
+  fs::create_directories(gone);
+  CHECK(text("exec", ENOENT) == "exec " + gone + "/run: No such file or directory");
+  CHECK(text("setrlimit", EINVAL) == "setrlimit: Invalid argument");
+  file_with(fs::path(gone) / "run", "#!/no/such/interpreter\n", 0755);
+  CHECK(text("exec", ENOENT) == "exec " + gone +
+                                    "/run: No such file or directory: it names the interpreter "
+                                    "'/no/such/interpreter' in its first line, which does not "
+                                    "exist");
+}
+
 TEST_CASE("what fails before exec is named") {
   SpawnRequest request = role("--report");
   request.directory = "/nonexistent";
@@ -609,6 +637,18 @@ TEST_CASE("the directory is entered as the worker's user" * doctest::skip(!root(
   request.directory = scratch.path.string();
   request.identity = Identity{4711, 4712, {4712}};
   check_failure(request, "chdir", EACCES);
+}
+
+TEST_CASE("a directory that is the manager's own is entered before the user is changed" *
+          doctest::skip(!root())) {
+  const Scratch scratch;  // 0700
+  SpawnRequest request = command("/bin/true", {"true"});
+  request.directory = scratch.path.string();
+  request.directory_is_own = true;
+  request.identity = Identity{4711, 4712, {4712}};
+  const SpawnResult child = spawn(request);
+  REQUIRE(child.pid > 0);
+  wait_for(child);
 }
 
 TEST_CASE("the death signal outlives the change of user" * doctest::skip(!root())) {
