@@ -61,6 +61,7 @@ int run(const Arguments& arguments, const std::string& folder, const config::Loa
         Inheritance inheritance) {
   runtime::RuntimeOptions options;
   options.load = [arguments, folder] { return load(arguments, folder, true); };
+  const std::string unused = sockets_of_another();
   options.inherited = runtime::take_inherited_sockets();
   options.environment = std::move(inheritance.environment);
   options.open_files = inheritance.open_files;
@@ -74,6 +75,7 @@ int run(const Arguments& arguments, const std::string& folder, const config::Loa
   runtime::open_log(loaded.config.log);
   spdlog::info("ostlerd {} (pid {}), control socket {}", OSTLER_VERSION, ::getpid(),
                opened.socket->path());
+  if (!unused.empty()) spdlog::warn("{}", runtime::printable(unused));
   for (const std::string& warning : loaded.warnings) spdlog::warn("{}", warning);
   boost::asio::io_context context{1};  // outlives the log thread, which posts to it
   int code = kUnexpected;

@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
+#include <string>
 #include <system_error>
 
 #include "runtime/signals.hpp"
@@ -52,6 +54,16 @@ Inheritance prepare_process() {
   // As root, nobody of a worker's identity may look into the manager's memory or trace it.
   if (::geteuid() == 0 && ::prctl(PR_SET_DUMPABLE, 0) != 0) fail("prctl PR_SET_DUMPABLE");
   return inheritance;
+}
+
+std::string sockets_of_another() {
+  const char* const pid = std::getenv("LISTEN_PID");
+  const char* const count = std::getenv("LISTEN_FDS");
+  const std::string own = std::to_string(::getpid());
+  if (pid == nullptr || count == nullptr || pid == own) return {};
+  return "sockets were handed over to process " + std::string(pid).substr(0, 20) +
+         " (LISTEN_PID), but this is process " + own +
+         ", so they are not used: whatever starts ostlerd has to `exec` it";
 }
 
 }  // namespace ostler::daemon

@@ -22,4 +22,8 @@ struct Inheritance {
 // go (PR_SET_CHILD_SUBREAPER). Throws std::system_error.
 Inheritance prepare_process();
 
+// What to say of sockets that were handed over to another process (LISTEN_PID), such as the script
+// that started this one; "": there are none.
+std::string sockets_of_another();
+
 }  // namespace ostler::daemon

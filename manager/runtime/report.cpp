@@ -296,10 +296,7 @@ void Runtime::log_note(const core::Note& note, const control::EventView& event) 
     case core::NoteKind::kManagerReady:
       return log_event(spdlog::level::info, event, "ready");
     case core::NoteKind::kManagerStopping:
-      if (core_.state().exit_reason == core::ExitReason::kStopped)
-        return log_event(spdlog::level::info, event, "stopping");
-      return log_event(spdlog::level::err, event, "stopping: {}",
-                       core::describe_exit(core_.state()));
+      return log_event(spdlog::level::info, event, "stopping");  // why: in the last line
     case core::NoteKind::kClockJumped:
       return log_event(spdlog::level::warn, event,
                        "the manager stood still for {:.1f}s; every deadline is moved by that",

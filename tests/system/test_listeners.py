@@ -119,6 +119,14 @@ def test_sockets_that_systemd_handed_over_are_found_by_name(manager):
     assert fetch(f"tcp://127.0.0.1:{port}")[0] == 200
 
 
+def test_sockets_that_were_handed_over_to_another_process_are_spoken_of(manager):
+    one = manager({"web": scripted(listen=["inherit:http"])}, start=False,
+                  env={"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}).launch()
+    assert one.wait() == 3
+    assert (f"warning sockets were handed over to process {os.getpid()} (LISTEN_PID), "
+            f"but this is process {one.pid}") in one.log()
+
+
 def test_a_socket_that_systemd_did_not_hand_over_is_missed(manager):
     one = manager({"web": scripted(listen=["inherit:nothing"])}, start=False).launch()
     assert one.wait() == 3
