@@ -22,7 +22,7 @@ NOTE = "Made by docs/generate.py from config/schema/ostler.schema.json; do not e
 
 # What patterns stand for, in words.
 PATTERNS = {"/": "a path with a slash",
-            "^(100|[1-9][0-9]?)%$": "1% to 100%",
+            "^(100|[1-9]?[0-9])%$": "0% to 100%",
             "^(SIG)?(TERM|INT|QUIT|HUP|USR1|USR2|WINCH)$":
                 "TERM, INT, QUIT, HUP, USR1, USR2 or WINCH",
             "^[ -9;-~]{1,255}$": "text of 1 to 255 characters",

@@ -179,8 +179,8 @@ void read_surge(Reader& reader, const At& at, PoolDraft& out) {
     return;
   }
   const auto number = scalar && node.plain ? parse_whole(node.text) : std::nullopt;
-  if (!number || *number < 1 || *number > 10000) {
-    return reader.wrong(at, "a whole number from 1 to 10000, or 1% to 100%");
+  if (!number || *number < 0 || *number > 10000) {
+    return reader.wrong(at, "a whole number from 0 to 10000, or 0% to 100%");
   }
   out.pool.replace.surge = {static_cast<int>(*number), false};
 }
@@ -468,7 +468,7 @@ std::span<const Key<PoolDraft>> pool_keys() {
                      read_stop_signal},
       Key<PoolDraft>{{"replace.surge", "1",
                       "how many workers above the target, or 50%, while "
-                      "workers are replaced"},
+                      "workers are replaced; 0: stop first, then start"},
                      read_surge},
       Key<PoolDraft>{{"replace.settle", "0s",
                       "how long a new worker must stay up before its "

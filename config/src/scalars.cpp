@@ -188,7 +188,7 @@ std::span<const std::string_view> stop_signal_names() {
 std::optional<int> parse_percent(std::string_view text) {
   if (!text.ends_with('%')) return std::nullopt;
   const auto value = parse_whole(text.substr(0, text.size() - 1));
-  if (!value || *value < 1 || *value > 100) return std::nullopt;
+  if (!value || *value < 0 || *value > 100) return std::nullopt;
   return static_cast<int>(*value);
 }
 

@@ -44,7 +44,7 @@ std::optional<int> parse_stop_signal(std::string_view text);
 std::string_view stop_signal_text(int number);  // "TERM"
 std::span<const std::string_view> stop_signal_names();
 
-// `50%` to 50; only 1% to 100%.
+// `50%` to 50; only 0% to 100%.
 std::optional<int> parse_percent(std::string_view text);
 
 // A pool's name: [a-z][a-z0-9_-]{0,62}

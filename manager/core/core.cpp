@@ -454,7 +454,9 @@ void Machine::retire(Pool& pool, Worker& worker, StopCause cause) {
   worker.deadline = now_ + plan.stop_timeout;
   note(pool, worker, NoteKind::kWorkerStopping);
   if (!worker.spawned) return;
-  const bool others_serve = !state_.stopping && !pool.removed;
+  // Without surge it may be the only one: then its successor gets what waits.
+  const bool alone = pool.stops_first() && pool.count_ready() == 0;
+  const bool others_serve = !state_.stopping && !pool.removed && !alone;
   worker.emptying = plan.accept == Accept::kReuseport && worker.was_ready && others_serve;
   if (worker.emptying) return act(EmptyQueue{worker.id});
   signal(worker, SignalKind::kStop);

@@ -14,7 +14,8 @@
 //      and settled retires all others in the slot; an empty slot is filled; an outdated worker
 //      gets a successor as far as the surge budget allows: workers that run, draining ones
 //      included, may not exceed the target by more than `surge`. Only the death of a worker may,
-//      because its replacement never waits;
+//      because its replacement never waits. With `surge: 0` an outdated worker goes first, one at a
+//      time, and its slot is filled when it is gone;
 //   4. the rollout: finished when every slot of the target has a good worker and nobody else is
 //      left; turned round when new workers failed `attempts` times;
 //   5. operations and listeners that have nothing left to wait for.

@@ -61,6 +61,7 @@ class Machine {
     bool ready = false;        // anybody is
     bool current = false;      // anybody is of the desired generation
     bool has_trusted = false;  // anybody is of the slot's proven generation
+    bool leaving = false;      // somebody who is to go is still there
     // Of the desired, or the slot's proven generation: leaves by its own fault, was never ready.
     bool failing = false;
     bool failing_trusted = false;
@@ -87,6 +88,10 @@ class Machine {
   StopCause cause_of_replacing(const Pool& pool, const Worker& worker) const;
   bool fill_slot(Pool& pool, View& view);
   void replace_outdated(Pool& pool);
+  void make_room(Pool& pool, const std::vector<View>& views);
+  void vacate(Pool& pool, int number);
+  [[nodiscard]] static bool others_serve(const Pool& pool, const std::vector<View>& views,
+                                         int number);
   std::vector<View> look_at_slots(Pool& pool);
   void note_fullness(Pool& pool);
   void erase_pool(PoolId id);

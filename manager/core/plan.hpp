@@ -16,7 +16,7 @@ namespace ostler::core {
 struct Surge {
   int count = 1;
   bool percent = false;
-  // Workers above `target` that may run at once; at least 1.
+  // Workers above `target` that may run at once; 0: a worker stops before its successor starts.
   [[nodiscard]] int of(int target) const;
   bool operator==(const Surge&) const = default;
   template <class Archive>

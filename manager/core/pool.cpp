@@ -7,8 +7,15 @@
 namespace ostler::core {
 
 int Surge::of(int target) const {
-  if (!percent) return std::max(1, count);
+  if (!percent || count == 0) return count;
   return std::max(1, (target * count + 99) / 100);
+}
+
+bool Pool::stops_first() const {
+  const auto has_none = [&](Generation one) { return generations.at(one).surge.count == 0; };
+  if (has_none(desired)) return true;
+  if (!rollout) return false;
+  return has_none(rollout->to) || (rollout->from != 0 && has_none(rollout->from));
 }
 
 int Pool::target() const {

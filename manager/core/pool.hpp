@@ -27,10 +27,12 @@ struct Slot {
   int quick_deaths = 0;
   int doublings = 0;
   std::optional<Time> retry_at;  // backing off until then
+  // In this rollout its worker was stopped so that its successor can start (`surge: 0`).
+  bool vacated = false;
   bool operator==(const Slot&) const = default;
   template <class Archive>
   void fields(Archive& a) {
-    a(proven)(quick_deaths)(doublings)(retry_at);
+    a(proven)(quick_deaths)(doublings)(retry_at)(vacated);
   }
 };
 
@@ -136,6 +138,9 @@ struct Pool {
   [[nodiscard]] int count_starting() const;
   [[nodiscard]] int count_leaving() const;
   [[nodiscard]] bool backing_off() const;
+  // A worker stops before its successor starts: that is so in the generation that is desired, or in
+  // one of the two between which a rollout goes.
+  [[nodiscard]] bool stops_first() const;
   // The load decides how many workers there are: the file says so, and no operator says otherwise.
   [[nodiscard]] bool follows_load() const;
   bool operator==(const Pool&) const = default;

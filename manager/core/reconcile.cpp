@@ -192,7 +192,10 @@ std::vector<Machine::View> Machine::look_at_slots(Pool& pool) {
       view->failing = view->failing || worker.generation == pool.desired;
       view->failing_trusted = view->failing_trusted || worker.generation == view->slot->proven;
     }
-    if (!worker.active()) continue;
+    if (!worker.active()) {
+      view->leaving = view->leaving || !worker.stuck;
+      continue;
+    }
     ++view->active;
     view->ready = view->ready || worker.ready();
     view->current = view->current || worker.generation == pool.desired;
@@ -275,10 +278,12 @@ bool Machine::fill_slot(Pool& pool, View& view) {
   const bool rolling = pool.rollout && !pool.rollout->rolling_back;
   // While the new generation is unproven here, the one that served before is relied upon.
   const bool trusts_old = rolling && slot.proven != 0 && slot.proven != pool.desired &&
-                          slot.doublings == 0 && pool.generations.contains(slot.proven);
+                          slot.doublings == 0 && !slot.vacated &&
+                          pool.generations.contains(slot.proven);
   const bool filled = view.active > 0 && (!trusts_old || view.ready || view.has_trusted);
   if (filled) return true;
   if (slot.retry_at) return true;
+  if (view.leaving && pool.stops_first()) return true;  // what it holds is not free yet
   const Generation generation = trusts_old ? slot.proven : pool.desired;
   if (trusts_old ? view.failing_trusted : view.failing) return true;
   const bool on_trial = rolling && generation == pool.rollout->to;
@@ -297,7 +302,8 @@ void Machine::replace_outdated(Pool& pool) {
   // Not ready ones first, then those of another generation: workers that wear out faster than they
   // can be replaced may not hold a reload up. Then by number.
   std::vector<std::tuple<bool, bool, int>> outdated;
-  for (const View& view : look_at_slots(pool)) {
+  const std::vector<View> views = look_at_slots(pool);
+  for (const View& view : views) {
     const bool waiting = view.failing || view.slot->retry_at;
     if (view.active == 1 && view.good == nullptr && !waiting) {
       outdated.emplace_back(view.ready, view.current, view.number);
@@ -305,6 +311,7 @@ void Machine::replace_outdated(Pool& pool) {
   }
   if (outdated.empty()) return;
   std::ranges::sort(outdated);
+  if (pool.stops_first()) return make_room(pool, views);
   const int goal = pool.slot_goal();
   int room = goal + pool.plan().surge.of(goal);
   for (const auto& [id, worker] : pool.workers) room -= worker.stuck ? 0 : 1;
@@ -316,6 +323,42 @@ void Machine::replace_outdated(Pool& pool) {
     }
     spawn(pool, number, pool.desired);
   }
+}
+
+// Without surge an outdated worker goes before its successor is started. One that is relied upon
+// only while all others serve, so that one slot at a time is without a worker.
+void Machine::make_room(Pool& pool, const std::vector<View>& views) {
+  for (const View& view : views) {
+    if (view.active != 1 || view.good != nullptr || view.slot->retry_at) continue;
+    const bool relied_upon = view.ready || view.has_trusted;
+    if (relied_upon && !others_serve(pool, views, view.number)) continue;
+    vacate(pool, view.number);
+    if (relied_upon) return;
+  }
+}
+
+// All other slots do, and if there are new workers among them, one of them has proven itself.
+bool Machine::others_serve(const Pool& pool, const std::vector<View>& views, int number) {
+  bool any_new = false;
+  bool proven = false;
+  for (const View& view : views) {
+    any_new = any_new || view.good != nullptr;
+    proven = proven || view.slot->proven == pool.desired;
+    if (view.number == number) continue;
+    if (!view.ready || view.leaving) return false;
+    if (view.good != nullptr && !view.good->ready()) return false;
+  }
+  return proven || !any_new;
+}
+
+// What a worker holds, such as a port of its own, is needed by its successor: it goes first.
+void Machine::vacate(Pool& pool, int number) {
+  for (auto& [id, worker] : pool.workers) {
+    if (worker.slot != number || !worker.active()) continue;
+    if (pool.rollout && worker.ready()) ++pool.rollout->replaced;
+    retire(pool, worker, cause_of_replacing(pool, worker));
+  }
+  pool.slots.at(number).vacated = pool.rollout.has_value();
 }
 
 void Machine::note_fullness(Pool& pool) {

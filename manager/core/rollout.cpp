@@ -162,6 +162,7 @@ void Machine::begin_rollout(Pool& pool, const PoolPlan& plan, bool restart) {
     if (failing && worker.active() && !worker.ready()) retire(pool, worker, StopCause::kReplaced);
   }
   for (auto& [number, slot] : pool.slots) {
+    slot.vacated = false;
     if (slot.doublings > 0 && !served.contains(number)) slot.proven = 0;
     slot.quick_deaths = slot.doublings = 0;
     slot.retry_at.reset();

@@ -1,5 +1,5 @@
 // A recording of what the core was told and what it answered, one line each:
-//   "E <now in ns> <event>", "A <action>", "R <now in ns>" (a reconcile), after "ostler-trace 3
+//   "E <now in ns> <event>", "A <action>", "R <now in ns>" (a reconcile), after "ostler-trace 4
 //   <seed>".
 // Replaying the events through a fresh core must give the same actions.
 #pragma once

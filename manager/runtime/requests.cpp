@@ -247,12 +247,14 @@ void Runtime::request(const control::WorkerCommand& command,
     return respond(control::respond(control::no_such_worker(command.pid)));
   }
   Operation operation;
-  operation.finish = [this, respond, command,
+  operation.finish = [this, respond, command, worker,
                       name = process->second.name()](const core::Reply& reply) {
     if (auto refused = refusal(reply, "", command.pid)) return respond(*refused);
     if (reply.outcome == core::Outcome::kFailed) {
-      control::Problem problem =
-          control::conflict("the successor of " + name + " failed; " + name + " was left as it is");
+      const bool there = core::find_worker(core_.state(), worker) != nullptr;
+      control::Problem problem = control::conflict(
+          "the successor of " + name + " failed; " +
+          (there ? name + " was left as it is" : name + " is gone, and another try follows"));
       if (reply.reason) problem.members.emplace_back("reason", core::describe(*reply.reason));
       problem.members.emplace_back("output", output_of(reply.worker));
       return respond(control::respond(problem));

@@ -1,7 +1,7 @@
 // Plays a scenario: commands in, the core's answers out, as text.
 //
-//   pool NAME KEY=VALUE…   a pool of the next plan: workers, listen, settle, attempts, surge (1 or
-//                          50%), stop, start, heartbeat, request, after, backoff, backoff_max,
+//   pool NAME KEY=VALUE…   a pool of the next plan: workers, listen, settle, attempts, surge (1, 0
+//                          or 50%), stop, start, heartbeat, request, after, backoff, backoff_max,
 //                          burst, reset, accept (shared, reuseport, dispatch), health (10s/3: how
 //                          often, and how often in a row it may fail), warmup (2), channel (yes),
 //                          recycle_requests (100+20, the second is the jitter), lifetime (1h+5m),

@@ -167,6 +167,7 @@ void Oracle::clear_counts(Pool& pool) {
     Slot fresh;
     fresh.given_up = slot.given_up;
     fresh.forgotten = slot.forgotten;
+    fresh.vacated = slot.vacated;
     const bool served = std::ranges::any_of(pool.workers, [&](const Worker* worker) {
       return worker->slot == number && worker->serves();
     });

@@ -125,6 +125,7 @@ class Oracle {
     [[nodiscard]] bool sure() const { return !unsure && !given_up; }
     Generation proven = 0;                 // whose worker last stayed up here for `settle`
     bool forgotten = false;                // perhaps: that was before the slot was given up
+    bool vacated = false;                  // in this rollout, for its successor
     std::optional<Time> earliest, latest;  // the next worker: not before, not after
   };
   // The load of a pool that follows it, and what has come of it.
@@ -181,6 +182,8 @@ class Oracle {
       return !rollout ? current : rollout->back ? rollout->from : rollout->to;
     }
     [[nodiscard]] bool rolling() const { return rollout && !rollout->back; }
+    // No more processes than wanted: a worker goes before its successor is started.
+    [[nodiscard]] bool stops_first() const;
   };
   // A worker of which the core must still say how it ended.
   struct Departed {
@@ -279,6 +282,7 @@ class Oracle {
   void said_gone(const core::Note& note);
   void check_cause(Worker& worker, StopCause cause);
   void check_replaced(Worker& worker, StopCause cause);
+  void check_vacated(Worker& worker);
   [[nodiscard]] static bool is_planned(const Pool& pool, const core::Spawn& action);
 
   // oracle_care.cpp: warm-up, health, work and wear.

@@ -90,7 +90,8 @@ void Oracle::check_pool(Pool& pool, bool continues) {
   if (missing > 0 && !continues) {
     std::set<int> waiting;
     for (const Worker* worker : pool.workers) {
-      if (worker->failing() && !held.contains(worker->slot)) waiting.insert(worker->slot);
+      const bool in_place = !worker->stuck && (worker->failing() || pool.stops_first());
+      if (in_place && !held.contains(worker->slot)) waiting.insert(worker->slot);
     }
     for (const auto& [number, slot] : pool.slots) {
       if (slot.latest && now_ < *slot.latest && !held.contains(number)) waiting.insert(number);
@@ -125,7 +126,7 @@ void Oracle::check_reliance(const Pool& pool) {
   const Generation from = pool.rollout->from;
   for (const auto& [number, slot] : pool.slots) {
     const bool proven = slot.proven != 0 && slot.proven == from && !slot.forgotten;
-    if (!proven || !slot.sure() || slot.doublings > 0) continue;
+    if (!proven || slot.vacated || !slot.sure() || slot.doublings > 0) continue;
     bool held = false, relied_upon = false;
     for (const Worker* worker : pool.workers) {
       if (worker->slot != number) continue;
@@ -271,8 +272,9 @@ std::optional<Time> Oracle::first_deadline(std::string* what) const {
   for (const auto& pool : pools_) {
     if (pool->removed) continue;
     for (const auto& [number, slot] : pool->slots) {
-      const auto holds = [number = number](const Worker* worker) {
-        return worker->slot == number && (worker->active() || worker->failing());
+      const auto holds = [number = number, first = pool->stops_first()](const Worker* worker) {
+        const bool in_place = worker->active() || worker->failing() || (first && !worker->stuck);
+        return worker->slot == number && in_place;
       };
       const bool held = std::ranges::any_of(pool->workers, holds);
       if (held || !slot.sure()) continue;

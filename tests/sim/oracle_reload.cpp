@@ -247,6 +247,7 @@ void Oracle::roll(Pool& pool, const PoolPlan& plan) {
   pool.rollout = rollout;
   if (pool.current != 0) begin_load(pool, rollout.target_before);
   clear_counts(pool);
+  for (auto& [number, slot] : pool.slots) slot.vacated = false;
   reload_->waiting.insert(&pool);
 }
 

@@ -1,5 +1,6 @@
 // What the core may do to workers, and when.
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "core/core.hpp"
@@ -12,13 +13,21 @@ using namespace core;  // every word here is the core's
 
 namespace {
 
-// SPEC: a number, or a share of the target rounded up; at least one.
+// SPEC: a number, or a share of the target rounded up; none, or at least one.
 int surge_of(const PoolPlan& plan, int target) {
+  if (plan.surge.count == 0) return 0;
   const int count = plan.surge.percent ? (target * plan.surge.count + 99) / 100 : plan.surge.count;
   return std::max(count, 1);
 }
 
 }  // namespace
+
+bool Oracle::Pool::stops_first() const {
+  const auto none = [&](Generation one) {  // 0: the pool is new
+    return one != 0 && surge_of(plans.at(one), 100) == 0;
+  };
+  return none(desired()) || (rollout && (none(rollout->from) || none(rollout->to)));
+}
 
 void Oracle::act(const Spawn& action) {
   const std::string name = names_.of(action.worker);
@@ -69,7 +78,10 @@ void Oracle::check_spawn_place(const Pool& pool, const Spawn& action) {
   int active = 0;
   bool served = false;
   for (const Worker* other : pool.workers) {
-    if (other->slot != action.slot || !other->active()) continue;
+    if (other->slot != action.slot) continue;
+    check(other->stuck || !pool.stops_first(),
+          "started before the one is gone whose place it takes: " + name);
+    if (!other->active()) continue;
     ++active;
     served = served || other->ready;
     check(other->generation != action.generation || other->recycle,
@@ -79,6 +91,9 @@ void Oracle::check_spawn_place(const Pool& pool, const Spawn& action) {
   if (action.generation == pool.desired()) return;
   check(pool.rolling(), "spawn of a generation that is not in force: " + name);
   check(!served, "spawn of the old generation though the slot is served: " + name);
+  const auto slot = pool.slots.find(action.slot);
+  check(slot == pool.slots.end() || !slot->second.vacated || slot->second.given_up,
+        "spawn of the old generation in a slot that was vacated for the new one: " + name);
 }
 
 // A planned spawn gives a running worker its successor; all others fill what has become empty.
@@ -183,7 +198,10 @@ void Oracle::told(Worker& worker, const Note& note) {
   check_cause(worker, note.cause);
   leave(worker, note.cause);
   if (!worker.spawned) return;
-  const bool others_serve = !stopping_ && !worker.pool->removed;
+  const bool alone = worker.pool->stops_first() &&
+                     std::ranges::none_of(worker.pool->workers,
+                                          [](const Worker* other) { return other->serves(); });
+  const bool others_serve = !stopping_ && !worker.pool->removed && !alone;
   const bool own_queue = worker.plan.accept == Accept::kReuseport && worker.ready;
   if (!own_queue || !others_serve) return let_go(worker);
   worker.owes_empty = worker.emptying = true;
@@ -287,6 +305,10 @@ void Oracle::check_replaced(Worker& worker, StopCause cause) {
     if (pool.rollout && worker.ready) ++pool.rollout->replaced;
     return;
   }
+  const bool alone = std::ranges::none_of(pool.workers, [&](const Worker* other) {
+    return other != &worker && other->slot == worker.slot && other->active();
+  });
+  if (alone && pool.stops_first() && outdated) return check_vacated(worker);
   const auto settled = [&](const Worker& one) { return one.ready && now_ >= one.settled_at; };
   const bool held = std::ranges::any_of(pool.workers, [&](const Worker* other) {
     return other != &worker && other->slot == worker.slot && other->active() &&
@@ -295,6 +317,36 @@ void Oracle::check_replaced(Worker& worker, StopCause cause) {
   const bool begins = pool.rollout && now_ == pool.rollout->started;
   const bool useless = held || (!worker.ready && (of_failed || begins));
   check(useless, "told to go before its successor serves: " + name(worker));
+}
+
+// One that goes before its successor is there: one slot at a time is without a worker because of
+// that, and no other is touched before the first new worker has proven itself.
+void Oracle::check_vacated(Worker& worker) {
+  Pool& pool = *worker.pool;
+  Slot& slot = pool.slots[worker.slot];
+  slot.vacated = pool.rollout.has_value();
+  const bool settled = worker.ready && now_ >= worker.settled_at;
+  if (settled && worker.generation == pool.desired()) {  // it has proven itself before it goes
+    slot.proven = worker.generation;
+    slot.forgotten = false;
+  }
+  const bool trusted = slot.sure() && !slot.forgotten && slot.proven == worker.generation;
+  if (pool.rollout && worker.ready) ++pool.rollout->replaced;
+  if (!worker.ready && !trusted) return;
+  std::set<int> serving;
+  bool any_new = false;
+  bool proven = false;
+  for (const Worker* other : pool.workers) {
+    if (other->slot != worker.slot && other->serves()) serving.insert(other->slot);
+    const bool is_new = other->active() && other->generation == pool.desired();
+    any_new = any_new || (is_new && !other->recycle);
+    proven = proven || (is_new && other->ready && now_ >= other->settled_at);
+    proven = proven || pool.slots[other->slot].proven == pool.desired();
+  }
+  check(static_cast<int>(serving.size()) >= least(pool) - 1,
+        "a second slot goes without a worker: " + name(worker));
+  check(!pool.rolling() || !any_new || proven,
+        "the next one goes before the first new one has proven itself: " + name(worker));
 }
 
 void Oracle::said_gone(const Note& note) {

@@ -56,6 +56,7 @@ void Planner::vary(PoolPlan& pool) {
   pool.stop_timeout = random_.spread(50ms, 30s);
   pool.surge.percent = random_.chance(0.4);
   pool.surge.count = pool.surge.percent ? random_.between(1, 100) : random_.between(1, 3);
+  if (random_.chance(0.2)) pool.surge.count = 0;
   pool.settle = random_.chance(0.5) ? 0ns : random_.spread(1ms, 5s);
   pool.attempts = random_.between(1, 3);
   pool.backoff = random_.spread(1ms, 1s);

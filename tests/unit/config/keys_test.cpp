@@ -214,11 +214,13 @@ TEST_CASE("numbers") {
   CHECK(has(stable.pool_faults("  restart: {burst: -1}"), {"from 0 to 10000, not '-1'"}));
   CHECK(has(stable.pool_faults("  listen: [{address: tcp://:0, backlog: 0}]"),
             {"listen[0].backlog: must be a whole number from 1 to 1000000"}));
-  for (const char* value : {"0", "0%", "101%", "-1", "50.5%", "1.5", "\"1\"", "half"}) {
+  for (const char* value : {"101%", "-1", "-1%", "50.5%", "1.5", "\"1\"", "half"}) {
     CAPTURE(value);
     CHECK(has(stable.pool_faults("  replace: {surge: " + std::string(value) + "}"),
-              {"replace.surge: must be a whole number from 1 to 10000, or 1% to 100%, not"}));
+              {"replace.surge: must be a whole number from 0 to 10000, or 0% to 100%, not"}));
   }
+  CHECK(stable.pool("  replace: {surge: 0}").replace.surge == Surge{0, false});
+  CHECK(stable.pool("  replace: {surge: 0%}").replace.surge == Surge{0, true});
 }
 
 TEST_CASE("durations") {
