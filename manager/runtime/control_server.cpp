@@ -23,6 +23,7 @@
 #include "control/codec.hpp"
 #include "control/problems.hpp"
 #include "runtime/background.hpp"
+#include "runtime/background_closer.hpp"
 #include "runtime/control_session.hpp"
 #include "runtime/unique_fd.hpp"
 
@@ -67,6 +68,16 @@ class ControlServer::Impl : public ControlHost, public std::enable_shared_from_t
         reserve_(open_reserve()) {}
 
   void start() { spawn_logged(context_.get_executor(), "control socket", accept_loop()); }
+
+  void listen_on(int listening_fd) {
+    if (stopped_) return;
+    accept_some();
+    // In its queue may be what somebody sent: closed elsewhere.
+    std::vector<UniqueFd> former;
+    former.emplace_back(acceptor_.release());
+    closer_.close(std::move(former));
+    acceptor_.assign(Protocol(), duplicate(listening_fd));
+  }
 
   void publish(const control::EventView& event) {
     const auto line = std::make_shared<const EventLine>(
@@ -222,6 +233,7 @@ class ControlServer::Impl : public ControlHost, public std::enable_shared_from_t
   Handle handle_;
   ControlLimits limits_;
   UniqueFd reserve_;
+  BackgroundCloser closer_;
   std::vector<std::shared_ptr<ControlSession>> sessions_;
   std::deque<SharedLine> recent_;
   std::function<void()> done_;
@@ -237,6 +249,10 @@ ControlServer::ControlServer(asio::io_context& context, int listening_fd, Handle
 
 ControlServer::~ControlServer() {
   impl_->cut_off();
+}
+
+void ControlServer::listen_on(int listening_fd) {
+  impl_->listen_on(listening_fd);
 }
 
 void ControlServer::publish(const control::EventView& event) {

@@ -61,6 +61,9 @@ class ControlServer {
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
 
+  // Takes clients from this socket from now on; who has connected to the one before is served.
+  void listen_on(int listening_fd);
+
   // Keeps the event for those who ask what happened, and sends it to those who follow.
   void publish(const control::EventView& event);
 

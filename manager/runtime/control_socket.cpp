@@ -27,10 +27,6 @@ std::string reason(int error) {
   return std::strerror(error);
 }
 
-std::string lock_path(const std::string& path) {
-  return path + ".lock";
-}
-
 std::string directory_of(const std::string& path) {
   const std::size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";
@@ -67,14 +63,31 @@ class Umask {
 class ControlSocketOpener {
  public:
   explicit ControlSocketOpener(const ControlSocketOptions& options)
-      : options_(options), directory_(directory_of(options.path)) {}
+      : options_(options), directory_(directory_of(options.path)) {
+    socket_.options_ = options;
+  }
 
   ControlSocketResult open() {
-    if (good_path() && prepare_directory() && take_lock() && remove_stale() && bind_socket()) {
-      socket_.path_ = options_.path;
+    const bool is_made = options_.default_directory;
+    if (good_path() && prepare_directory(is_made) && take_lock() && remove_stale() &&
+        bind_socket()) {
       result_.socket = std::move(socket_);
     }
     return std::move(result_);
+  }
+
+  std::string restore(ControlSocket& lost) {
+    if (!prepare_directory(true)) return result_.error;
+    if (!still_names(lost.lock(), lost.lock_.get())) {
+      if (!take_lock()) return result_.error;
+      lost.lock_ = std::move(socket_.lock_);
+    }
+    if (!still_names(lost.path(), lost.node_.get())) {
+      if (!remove_stale() || !bind_socket()) return result_.error;
+      lost.node_ = std::move(socket_.node_);
+      lost.listener_ = std::move(socket_.listener_);
+    }
+    return "";
   }
 
  private:
@@ -98,10 +111,10 @@ class ControlSocketOpener {
                 std::to_string(kMost) + " are the most for a unix socket");
   }
 
-  bool prepare_directory() {
+  bool prepare_directory(bool is_made) {
     bool created = false;
     const mode_t mode = geteuid() == 0 ? 0755 : 0700;
-    if (options_.default_directory) {
+    if (is_made) {
       const Umask narrow(077);
       created = mkdir(directory_.c_str(), mode) == 0;
       if (!created && errno != EEXIST)
@@ -133,7 +146,7 @@ class ControlSocketOpener {
   }
 
   bool take_lock() {
-    const std::string path = lock_path(options_.path);
+    const std::string path = socket_.lock();
     for (int i = 0; i < kLockTries; ++i) {
       UniqueFd fd = open_lock(path);
       if (!fd) return fail("cannot open " + path + ": " + reason(errno));
@@ -149,7 +162,6 @@ class ControlSocketOpener {
       // The manager before us may have removed the file after we opened it.
       if (!still_names(path, fd.get())) continue;
       socket_.lock_ = std::move(fd);
-      socket_.path_ = options_.path;
       return write_pid(path);
     }
     return fail(path + " is replaced faster than it can be locked");
@@ -267,7 +279,7 @@ ControlSocket& ControlSocket::operator=(ControlSocket&& other) noexcept {
     listener_ = std::move(other.listener_);
     lock_ = std::move(other.lock_);
     node_ = std::move(other.node_);
-    path_ = std::move(other.path_);
+    options_ = std::move(other.options_);
   }
   return *this;
 }
@@ -278,11 +290,20 @@ ControlSocket::~ControlSocket() {
 
 // The lock goes last: until then no other manager looks at the socket.
 void ControlSocket::remove() {
-  if (node_ && still_names(path_, node_.get())) unlink(path_.c_str());
+  if (node_ && still_names(path(), node_.get())) unlink(path().c_str());
   listener_.reset();
   node_.reset();
-  if (lock_ && still_names(lock_path(path_), lock_.get())) unlink(lock_path(path_).c_str());
+  if (lock_ && still_names(lock(), lock_.get())) unlink(lock().c_str());
   lock_.reset();
+}
+
+bool ControlSocket::is_whole() const {
+  return still_names(path(), node_.get()) && still_names(lock(), lock_.get());
+}
+
+std::string ControlSocket::restore() {
+  const ControlSocketOptions options = options_;
+  return ControlSocketOpener(options).restore(*this);
 }
 
 ControlSocketResult open_control_socket(const ControlSocketOptions& options) {

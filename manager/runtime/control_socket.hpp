@@ -35,7 +35,15 @@ class ControlSocket {
 
   // Non-blocking, close-on-exec.
   [[nodiscard]] int listener() const { return listener_.get(); }
-  [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] const std::string& path() const { return options_.path; }
+  [[nodiscard]] std::string lock() const { return path() + ".lock"; }
+
+  // Both files are there, and its own.
+  [[nodiscard]] bool is_whole() const;
+  // Makes anew what was removed, the folder too, if the folder above it is there. Another manager
+  // that has taken the place meanwhile keeps it. Returns "" or what went wrong. listener() may be
+  // another one afterwards, and the one before has been closed.
+  [[nodiscard]] std::string restore();
 
  private:
   friend class ControlSocketOpener;
@@ -45,7 +53,7 @@ class ControlSocket {
   UniqueFd listener_;
   UniqueFd lock_;
   UniqueFd node_;  // the socket's inode, held so that its number cannot be used again
-  std::string path_;
+  ControlSocketOptions options_;
 };
 
 struct ControlSocketResult {

@@ -45,6 +45,8 @@ inline constexpr auto kNotifyDrain = milliseconds(5);
 inline constexpr std::size_t kMostUnclosed = 256;
 // Sockets whose path was removed, and on which a worker may still be connected.
 inline constexpr std::size_t kFormerNotifySockets = 2;
+// How soon after a file of ours was removed it is looked which ones are to be made again.
+inline constexpr auto kRemovalSettles = milliseconds(100);
 // Looking at the sockets of `accept: reuseport`: how often while there is load, while nothing
 // moves, and for which share of the time at most (one part in so many). At half the pace every
 // tenth request finds another before it.

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -100,6 +101,10 @@ std::string NotifyFolder::open(const std::string& path) {
   if (status.st_uid != geteuid()) {
     return "the folder " + path + " belongs to user " + std::to_string(status.st_uid) +
            ", not to user " + std::to_string(geteuid()) + ": it is to be removed";
+  }
+  if (flock(folder.get(), LOCK_EX | LOCK_NB) != 0) {
+    return errno == EWOULDBLOCK ? "the folder " + path + " is in use by another living manager"
+                                : failed("lock the folder", errno);
   }
   if (fchmod(folder.get(), geteuid() == 0 ? 0711 : 0700) != 0) return failed("chmod", errno);
   path_ = path;

@@ -46,8 +46,9 @@ class NotifyFolder {
   NotifyFolder(const NotifyFolder&) = delete;
   NotifyFolder& operator=(const NotifyFolder&) = delete;
 
-  // Makes it, or takes the one that a manager before this one left, and empties it. The caller has
-  // the lock. Returns "" or what went wrong. May be called again when it is gone.
+  // Makes it, or takes the one that a manager before this one left, and empties it. A lock on the
+  // folder itself guards it as well: that of the control socket can be removed. Returns "" or what
+  // went wrong. May be called again when it is gone.
   [[nodiscard]] std::string open(const std::string& path);
   // Its path still leads to it.
   [[nodiscard]] bool is_there() const;

@@ -13,8 +13,8 @@ namespace ostler::runtime {
 
 using Clock = std::chrono::steady_clock;
 
-NotifySockets::NotifySockets(boost::asio::io_context& context, Hooks hooks)
-    : context_(context), hooks_(std::move(hooks)), timer_(context) {}
+NotifySockets::NotifySockets(boost::asio::io_context& context, RemovalWatch& removals, Hooks hooks)
+    : context_(context), removals_(removals), hooks_(std::move(hooks)), timer_(context) {}
 
 NotifySockets::~NotifySockets() = default;
 
@@ -58,6 +58,8 @@ bool NotifySockets::bind(Entry& entry) {
              std::generic_category().message(made.error));
     return false;
   }
+  removals_.forget(entry.watch);
+  entry.watch = removals_.add(folder_.socket_path(entry.name));
   entry.file = made.file;
   entry.socket->add(std::move(made.socket));
   complaint_.clear();
@@ -88,6 +90,7 @@ void NotifySockets::drain(core::WorkerId worker) {
 void NotifySockets::close(core::WorkerId worker) {
   const auto found = entries_.find(worker);
   if (found == entries_.end()) return;
+  removals_.forget(found->second.watch);
   folder_.remove(found->second.name);
   found->second.socket->close();
   entries_.erase(found);
@@ -106,6 +109,8 @@ bool NotifySockets::restore() {
   for (auto& [worker, entry] : entries_) {
     if (!folder_.has(entry.name, entry.file)) is_restored = bind(entry) || is_restored;
   }
+  if (is_restored)
+    spdlog::warn("the workers' notify sockets in {} were removed: made again", path_);
   return is_restored;
 }
 

@@ -18,6 +18,7 @@
 #include "core/ids.hpp"
 #include "runtime/notify_folder.hpp"
 #include "runtime/notify_socket.hpp"
+#include "runtime/removal_watch.hpp"
 
 namespace ostler::runtime {
 
@@ -30,7 +31,8 @@ class NotifySockets {
     std::function<void(core::WorkerId, const Notification&)> deliver;
   };
 
-  NotifySockets(boost::asio::io_context& context, Hooks hooks);
+  // `removals` is told of each socket's file.
+  NotifySockets(boost::asio::io_context& context, RemovalWatch& removals, Hooks hooks);
   ~NotifySockets();
   NotifySockets(const NotifySockets&) = delete;
   NotifySockets& operator=(const NotifySockets&) = delete;
@@ -44,6 +46,8 @@ class NotifySockets {
   // Handles all that waits, now: a worker that is gone said it before.
   void drain(core::WorkerId worker);
   void close(core::WorkerId worker);
+  // The folder is where it was made.
+  [[nodiscard]] bool is_there() const { return folder_.is_there(); }
   // Makes what is missing: its files were removed. Returns whether anything was.
   bool restore();
 
@@ -57,6 +61,7 @@ class NotifySockets {
     std::string name;
     std::shared_ptr<NotifySocket> socket;
     FileId file;
+    int watch = -1;
   };
 
   bool bind(Entry& entry);
@@ -65,6 +70,7 @@ class NotifySockets {
   void take_turn();
 
   boost::asio::io_context& context_;
+  RemovalWatch& removals_;
   Hooks hooks_;
   std::string path_;
   NotifyFolder folder_;

@@ -63,7 +63,8 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
       dispatcher_(context, listeners_, doorbell_,
                   [this](core::WorkerId worker) { waits_for(worker); }),
       load_(context, [this](core::PoolId pool) { return load_sources(pool); }),
-      notify_(context, notify_hooks()),
+      removals_(context, [this] { restore_sockets(); }),
+      notify_(context, removals_, notify_hooks()),
       children_(
           context, [this](core::WorkerId worker) { notify_.drain(worker); },
           [this](const core::Exited& event) {
@@ -90,6 +91,7 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
   if (const std::string failed = notify_.open_folder(control_.path()); !failed.empty()) {
     throw std::runtime_error(failed);
   }
+  watch_control_socket();
   server_.emplace(
       context, control_.listener(),
       [this](const control::Command& command, const Peer& peer, ControlServer::Respond respond) {
@@ -286,8 +288,10 @@ void Runtime::on_signal(int signal) {
     case SIGQUIT:
       return enqueue(core::StopRequested{{}, true});
     case SIGHUP:
+      restore_sockets();
       return enqueue(core::ReloadRequested{});
     case SIGUSR1:
+      restore_sockets();
       return reopen([](const control::Response&) {});
     case SIGTTIN:
     case SIGTTOU:
@@ -299,6 +303,31 @@ void Runtime::on_signal(int signal) {
     default:
       spdlog::warn("{}: not available in this version", core::signal_name(signal));
   }
+}
+
+void Runtime::watch_control_socket() {
+  for (const int watch : control_watches_) removals_.forget(watch);
+  control_watches_ = {removals_.add(control_.path()), removals_.add(control_.lock())};
+}
+
+// Cleaners of /tmp, and logind at the last logout, remove files that are in use. Where another
+// manager has taken the place, the workers' sockets are not made again either.
+void Runtime::restore_sockets() {
+  if (exit_reason_) return;
+  if (!control_.is_whole()) {
+    const int before = control_.listener();
+    const std::string failed = control_.restore();
+    if (control_.listener() != before) server_->listen_on(control_.listener());
+    if (!failed.empty()) {
+      if (failed != control_complaint_) spdlog::error("removed, and not made again: {}", failed);
+      control_complaint_ = failed;
+      return;
+    }
+    control_complaint_.clear();
+    spdlog::warn("the control socket {} or its lock was removed: made again", control_.path());
+    watch_control_socket();
+  }
+  notify_.restore();
 }
 
 NotifySockets::Hooks Runtime::notify_hooks() {
@@ -314,6 +343,11 @@ NotifySockets::Hooks Runtime::notify_hooks() {
   return hooks;
 }
 
+void Runtime::says_ready(core::WorkerId worker, const Process& process) {
+  const bool timed = process.launch->pool.ready.mode == config::ReadyMode::kAfter;
+  if (!timed) enqueue(core::WorkerSigned{worker, core::WorkerSign::kReady});
+}
+
 void Runtime::on_notification(core::WorkerId worker, const Notification& notification) {
   const auto found = processes_.find(worker);
   if (found == processes_.end()) return;
@@ -326,8 +360,7 @@ void Runtime::on_notification(core::WorkerId worker, const Notification& notific
               process.pid, reason(*notification.error));
   }
   const auto sign = [&](core::WorkerSign what) { enqueue(core::WorkerSigned{worker, what}); };
-  const bool timed = process.launch->pool.ready.mode == config::ReadyMode::kAfter;
-  if (notification.ready && !timed) sign(core::WorkerSign::kReady);
+  if (notification.ready) says_ready(worker, process);
   if (notification.watchdog) {
     sign(core::WorkerSign::kHeartbeat);
     if (!process.beat_measured || now() - *process.beat_measured > limits::kBeatSample) {
@@ -402,6 +435,7 @@ void Runtime::open_output(Process& process, SpawnRequest& request, UniqueFd& end
 }
 
 void Runtime::perform(const core::Spawn& action) {
+  if (!control_.is_whole() || !notify_.is_there()) restore_sockets();
   Process process;
   process.pool = action.pool_name;
   process.pool_id = action.pool;

@@ -41,6 +41,7 @@
 #include "runtime/notify_sockets.hpp"
 #include "runtime/output.hpp"
 #include "runtime/probes.hpp"
+#include "runtime/removal_watch.hpp"
 #include "runtime/signals.hpp"
 #include "runtime/steering.hpp"
 #include "runtime/systemd.hpp"
@@ -121,7 +122,10 @@ class Runtime {
   core::Duration longest_stop() const;
   void bury();
   void finish_if_over();
+  void watch_control_socket();
+  void restore_sockets();
   void on_signal(int signal);
+  void says_ready(core::WorkerId worker, const Process& process);
   void on_notification(core::WorkerId worker, const Notification& notification);
   NotifySockets::Hooks notify_hooks();
   core::Plan make_plans(const config::Config& config);
@@ -228,6 +232,9 @@ class Runtime {
   LoadMeter load_;
   std::set<core::PoolId> awaiting_demand_;
   std::map<core::PoolId, std::vector<Connection>> left_behind_;  // by workers that are gone
+  RemovalWatch removals_;
+  std::vector<int> control_watches_;
+  std::string control_complaint_;
   NotifySockets notify_;
   ChildWatch children_;
   Probes probes_;

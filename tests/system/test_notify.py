@@ -1,14 +1,16 @@
 """The workers' notify sockets: who reaches them, who is believed, and who waits for whom."""
 
 import os
+import re
 import shutil
 import signal
 import socket
+import subprocess
 import time
 
 import pytest
 
-from ostler import program, scripted
+from ostler import example, program, scripted
 from processes import eventually
 
 PYTHON = ["/usr/bin/python3", "-I", "-S", "-u", "-c"]
@@ -163,3 +165,115 @@ def test_managers_run_side_by_side_in_one_folder(manager):
     assert second.notify_socket(second.pids()[0]).startswith(second.socket + ".notify/")
     second.stop()
     assert os.path.exists(first.notify_socket(first.pids()[0]))
+
+
+# ---- what is removed under a living manager
+
+
+@pytest.fixture(params=["control.sock", "control.sock.lock", "control.sock.notify", "."],
+                ids=["the socket", "the lock", "the notify sockets", "all with their folder"])
+def removed(request):
+    return request.param
+
+
+def answers(one):
+    try:
+        return one.status()["state"] == "running"
+    except OSError:
+        return False
+
+
+def in_folder(manager, pools, name="run"):
+    """A manager whose control socket lies in a folder that can be removed."""
+    one = manager(pools, start=False)
+    folder = one.directory / name
+    folder.mkdir(parents=True)
+    one.socket = str(folder / "control.sock")
+    one.config["control"]["socket"] = one.socket
+    return one.write().start(), folder
+
+
+def remove(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def test_sockets_that_are_removed_come_back(manager, removed):
+    """By themselves: nobody has to ask for it, and workers become ready again."""
+    one, folder = in_folder(manager, {
+        "web": example(workers=1), "plain": worker("send('READY=1')\nsignal.pause()")})
+    remove(folder / removed)
+    plain = one.notify_socket
+    eventually(lambda: answers(one) and os.path.exists(one.socket + ".lock")
+               and os.path.exists(one.socket + ".notify"), what="the files of before")
+    assert os.stat(one.socket).st_mode & 0o777 == (0o660 if os.geteuid() == 0 else 0o600)
+    for pool in ("web", "plain"):
+        eventually(lambda pool=pool: os.path.exists(plain(one.pids(pool)[0])),
+                   what=f"the notify socket of {pool}")
+        os.kill(one.pids(pool)[0], signal.SIGKILL)
+    one.settle()
+    assert ": made again" in one.log()
+    second = subprocess.run([program("ostlerd"), "--config", one.file], capture_output=True,
+                            text=True, timeout=20, check=False)
+    assert second.returncode == 3 and f"(pid {one.pid})" in second.stderr
+
+
+def test_a_running_worker_gets_its_socket_back_at_the_same_path(manager):
+    one = manager({"web": worker("""
+send("READY=1")
+said = 0
+while True:
+    said += 1
+    try: send(f"STATUS={said}")
+    except OSError: print("nobody", flush=True)
+    time.sleep(0.02)
+""")})
+    path = one.notify_socket(one.pids()[0])
+    os.unlink(path)
+    eventually(lambda: ": nobody" in one.log() or os.path.exists(path))
+    eventually(lambda: os.path.exists(path), what="the socket of before")
+    before = one.workers()[0]["status"]
+    eventually(lambda: one.workers()[0]["status"] != before, what="a worker that is heard")
+    assert one.pool()["restarts"] == 0
+
+
+def test_where_the_folder_above_is_gone_it_is_said_once_and_tried_again(manager):
+    one, folder = in_folder(manager, {"web": example(workers=1)}, "up/run")
+    address = one.address()
+    shutil.rmtree(folder.parent)
+    eventually(lambda: "not made again" in one.log(), what="a line that says so")
+    host, port = address.removeprefix("tcp://").rsplit(":", 1)
+    worker_pid = int(http_pid(host, int(port)))
+    os.kill(worker_pid, signal.SIGKILL)  # one that speaks the channel needs no notify socket
+
+    def is_served():
+        try:
+            return int(http_pid(host, int(port))) != worker_pid
+        except (OSError, ValueError):
+            return False
+    eventually(is_served, what="a worker that took its place")
+    one.signal(signal.SIGUSR1)
+    eventually(lambda: "reopened" in one.log())
+    assert one.log().count("not made again") == 1
+    folder.parent.mkdir()
+    one.signal(signal.SIGHUP)
+    eventually(lambda: answers(one), what="a control socket")
+
+
+def http_pid(host, port):
+    """Who answers: the example says it in a header."""
+    with socket.create_connection((host, port), timeout=2) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        text = b"".join(iter(lambda: client.recv(4096), b"")).decode()
+    return re.search(r"pid (\d+)", text)[1]
+
+
+# ---- sockets that are meant for another process
+
+
+def test_a_worker_that_a_script_starts_without_exec_says_why_it_has_no_listeners(manager):
+    command = f"{program('ostler-example-http')}; true"
+    one = manager({"web": {**example(workers=1), "command": ["/bin/sh", "-c", command]}},
+                  start=False).launch()
+    eventually(lambda: "LISTEN_PID says that they are for process" in one.log())
+    line = next(each for each in one.log().splitlines() if "LISTEN_PID" in each)
+    assert "(sh)" in line and "with exec" in line

@@ -307,6 +307,71 @@ TEST_CASE("files that are not its own any more are left alone at the end") {
   CHECK(fs::file_size(path + ".lock") == 7);
 }
 
+TEST_CASE("files that were removed are made again, as they were") {
+  const Scratch scratch;
+  const std::string folder = scratch / "run";
+  const std::string path = folder + "/s";
+  auto options = at(path, 0620);
+  options.default_directory = true;
+  auto result = open_control_socket(options);
+  REQUIRE(result.socket);
+  ControlSocket& socket = *result.socket;
+  CHECK(socket.is_whole());
+  SUBCASE("the socket") {
+    REQUIRE(unlink(path.c_str()) == 0);
+  }
+  SUBCASE("the lock") {
+    REQUIRE(unlink((path + ".lock").c_str()) == 0);
+  }
+  SUBCASE("both") {
+    REQUIRE(unlink(path.c_str()) == 0);
+    REQUIRE(unlink((path + ".lock").c_str()) == 0);
+  }
+  SUBCASE("their folder") {
+    fs::remove_all(folder);
+  }
+  CHECK_FALSE(socket.is_whole());
+  CHECK(socket.restore() == "");
+  CHECK(socket.is_whole());
+  CHECK(mode_of(path) == 0620);
+  CHECK(mode_of(folder) == (geteuid() == 0 ? 0755 : 0700));
+  const auto second = open_control_socket(options);
+  CHECK_FALSE(second.socket);
+  CHECK(second.holder == getpid());
+}
+
+TEST_CASE("a manager that took the place of removed files keeps it") {
+  const Scratch scratch;
+  const std::string path = scratch / "s";
+  auto first = open_control_socket(at(path));
+  REQUIRE(first.socket);
+  REQUIRE(unlink(path.c_str()) == 0);
+  REQUIRE(unlink((path + ".lock").c_str()) == 0);
+  {
+    const auto second = open_control_socket(at(path));
+    REQUIRE(second.socket);
+    CHECK(first.socket->restore() == "control socket " + path +
+                                         ": in use by a living manager (pid " +
+                                         std::to_string(getpid()) + ")");
+    CHECK(second.socket->is_whole());
+  }
+  CHECK(first.socket->restore() == "");
+  CHECK(first.socket->is_whole());
+}
+
+TEST_CASE("where the folder above is gone nothing is made again") {
+  const Scratch scratch;
+  fs::create_directories(scratch / "up/run");
+  const std::string path = scratch / "up/run/s";
+  auto result = open_control_socket(at(path));
+  REQUIRE(result.socket);
+  fs::remove_all(scratch / "up");
+  CHECK(result.socket->restore() == "control socket " + path + ": cannot create the directory " +
+                                        (scratch / "up/run") + ": No such file or directory");
+  fs::create_directories(scratch / "up");
+  CHECK(result.socket->restore() == "");
+}
+
 TEST_CASE("the owner moves") {
   const Scratch scratch;
   auto first = open_control_socket(at(scratch / "a"));
