@@ -40,6 +40,11 @@ void Runtime::start_channel(core::WorkerId worker, const Process& process) {
   WorkerChannel::Hooks hooks;
   hooks.heard = [this, worker](core::WorkerSign sign) {
     if (sign == core::WorkerSign::kAwake) note_cpu(worker);
+    if (sign == core::WorkerSign::kReady) {
+      const auto found = processes_.find(worker);
+      if (found != processes_.end()) says_ready(worker, found->second);
+      return;
+    }
     enqueue(core::WorkerSigned{worker, sign});
   };
   hooks.broken = [this, worker, whom = about(process)](const std::string& reason) {

@@ -136,6 +136,8 @@ void WorkerChannel::take(const ostler_message& message, std::vector<UniqueFd> de
       }
       speaks_ = true;
       return hooks_.heard(core::WorkerSign::kSpeaks);
+    case OSTLER_READY:
+      return hooks_.heard(core::WorkerSign::kReady);
     case OSTLER_AWAKE:
       return hooks_.heard(core::WorkerSign::kAwake);
     case OSTLER_RECYCLE:

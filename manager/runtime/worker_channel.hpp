@@ -39,7 +39,7 @@ class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
   };
   // May not close the channel.
   struct Hooks {
-    std::function<void(core::WorkerSign)> heard;            // kSpeaks, kAwake or kWorn
+    std::function<void(core::WorkerSign)> heard;            // kSpeaks, kReady, kAwake or kWorn
     std::function<void(const std::string& reason)> broken;  // the channel has been closed
     std::function<void()> room;                             // it has room for a connection
     std::function<void(std::vector<Connection>)> returned;  // it gives connections back

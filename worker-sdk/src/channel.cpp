@@ -152,6 +152,22 @@ bool Channel::send(std::uint32_t type, std::uint64_t value) const noexcept {
   return true;
 }
 
+bool Channel::deliver(std::uint32_t type, std::chrono::milliseconds patience) const noexcept {
+  const ostler_message message{type, 0, 0};
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  while (::send(socket_, &message, sizeof message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+    const int error = errno;
+    if (error == EINTR) continue;
+    const bool is_full = error == EAGAIN || error == ENOBUFS;
+    if (!is_full || std::chrono::steady_clock::now() >= deadline) {
+      errno = error;
+      return false;
+    }
+    ::poll(nullptr, 0, kRetryMs);
+  }
+  return true;
+}
+
 bool Channel::hand_back(std::span<const int> connections, std::uint64_t listener,
                         std::chrono::steady_clock::time_point deadline) const noexcept {
   const std::size_t size = connections.size_bytes();

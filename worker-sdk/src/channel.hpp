@@ -39,6 +39,10 @@ class Channel {
   // False if the manager's queue is full: to be tried again. Does not block.
   bool send(std::uint32_t type, std::uint64_t value = 0) const noexcept;
 
+  // What must be heard: waits so long for the manager's queue. False, with errno set, if it was not
+  // taken.
+  bool deliver(std::uint32_t type, std::chrono::milliseconds patience) const noexcept;
+
   // Connections, OSTLER_BATCH at most, for another worker; `listener` as they came. They stay the
   // caller's, to be closed if this succeeds. Waits for the manager's queue until `deadline`. False:
   // none of them was handed back.

@@ -5,7 +5,9 @@
 
 #include <cerrno>
 #include <charconv>
+#include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -41,6 +43,17 @@ std::vector<std::string> split(std::string_view names) {
     if (colon == std::string_view::npos) return parts;
     names.remove_prefix(colon + 1);
   }
+}
+
+// A script that starts the worker and waits for it: the listeners are meant for the script.
+void say_foreign(std::uint64_t pid) {
+  std::string name;
+  std::ifstream file("/proc/" + std::to_string(pid) + "/comm");
+  if (std::getline(file, name)) name = " (" + name + ")";
+  std::fprintf(stderr,
+               "the inherited listeners are not taken: LISTEN_PID says that they are for process "
+               "%llu%s, and this is %d; a script that starts this program must do it with exec\n",
+               static_cast<unsigned long long>(pid), name.c_str(), static_cast<int>(::getpid()));
 }
 
 void set_close_on_exec(int descriptor) {
@@ -87,8 +100,11 @@ std::vector<listener> take_listeners() {
   constexpr auto kMostCount =
       static_cast<std::uint64_t>(std::numeric_limits<int>::max() - kFirstDescriptor);
   if (!pid || !count) return {};
-  if (parse("LISTEN_PID", *pid, kMostPid) != static_cast<std::uint64_t>(::getpid())) return {};
-
+  const auto meant_for = parse("LISTEN_PID", *pid, kMostPid);
+  if (meant_for != static_cast<std::uint64_t>(::getpid())) {
+    if (*count != "0") say_foreign(meant_for);
+    return {};
+  }
   const auto expected = parse("LISTEN_FDS", *count, kMostCount);
   if (expected == 0) return {};
   auto parts = names ? split(*names) : std::vector<std::string>{};

@@ -87,7 +87,7 @@ worker::worker(std::initializer_list<int> stop_signals)
 worker::~worker() = default;
 
 bool worker::managed() const noexcept {
-  return state_->notifier.connected();
+  return state_->notifier.connected() || state_->channel.connected();
 }
 
 const std::vector<listener>& worker::listeners() const noexcept {
@@ -118,6 +118,11 @@ std::optional<std::uint64_t> worker::generation() const noexcept {
 }
 
 bool worker::ready() const noexcept {
+  // What is said on the channel is neither lost nor taken for a stranger's.
+  const auto& channel = state_->channel;
+  if (channel.connected() && channel.deliver(OSTLER_READY, kReadyAttempts * kNotifyPatience)) {
+    return true;
+  }
   for (int attempt = 1; attempt <= kReadyAttempts; ++attempt) {
     if (state_->notifier.send("READY=1")) return true;
     if (errno != EAGAIN) return false;

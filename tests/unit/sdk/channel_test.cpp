@@ -69,6 +69,23 @@ TEST_CASE("a connection that is handed over is served in each class") {
   }
 }
 
+TEST_CASE("a worker that speaks the channel is heard to be ready without a notify socket") {
+  auto options = obedient_worker("async");
+  options.environment["NOTIFY_SOCKET"] = "/nowhere/notify";
+  fake_manager manager(options);
+  manager.wait_ready();
+  CHECK(LineClient(manager.connect()).ask("echo served") == "served");
+}
+
+TEST_CASE("a worker that nobody hears to be ready says so and ends") {
+  auto options = obedient_worker("async");
+  options.channel = false;
+  options.environment["NOTIFY_SOCKET"] = "/nowhere/notify";
+  fake_manager manager(options);
+  CHECK(manager.wait_for_error("READY=1").find("tell the manager READY=1") != std::string::npos);
+  CHECK(manager.wait() != 0);
+}
+
 TEST_CASE("a worker that is full still takes the manager's own connections") {
   fake_manager manager(obedient_worker("async", "connections=1"));
   manager.wait_ready();

@@ -25,7 +25,7 @@
 /* After so many requests the worker says OSTLER_RECYCLE (`recycle.requests`, jitter included). */
 #define OSTLER_ENV_RECYCLE_REQUESTS "OSTLER_RECYCLE_REQUESTS"
 
-/* "1": the worker is warmed up. Having said READY=1, it accepts nothing before OSTLER_ACCEPT. */
+/* "1": the worker is warmed up. Though it is ready, it accepts nothing before OSTLER_ACCEPT. */
 #define OSTLER_ENV_WARMUP "OSTLER_WARMUP"
 
 /* "dispatch": the worker gets no listeners; the manager accepts, and hands it connections over the
@@ -55,7 +55,9 @@ enum {
   OSTLER_ROOM = 4,
   /* After OSTLER_DRAIN: connections that wait for their next request, for another worker to serve.
    * count: how many descriptors come along; value: the listener, as in OSTLER_DISPATCH. */
-  OSTLER_RETURN = 5
+  OSTLER_RETURN = 5,
+  /* The same as READY=1 on the notify socket, which it need not use for that. */
+  OSTLER_READY = 6
 };
 
 /* From the manager. */

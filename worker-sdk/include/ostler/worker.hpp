@@ -148,11 +148,13 @@ class worker {
   worker(const worker&) = delete;
   worker& operator=(const worker&) = delete;
 
-  // True if a manager listens to what ready() and the others say (NOTIFY_SOCKET is set).
+  // True if a manager listens to what ready() and the others say (NOTIFY_SOCKET is set, or there is
+  // a channel).
   [[nodiscard]] bool managed() const noexcept;
 
   // The inherited listeners in the order of the configuration; empty if there are none or they
-  // were meant for another process (LISTEN_PID). See sd_listen_fds(3).
+  // were meant for another process (LISTEN_PID), which one line on stderr says: a script has
+  // started this one without exec. See sd_listen_fds(3).
   [[nodiscard]] const std::vector<listener>& listeners() const noexcept;
 
   // The first listener of that name. Throws std::out_of_range, naming those there are.
@@ -164,9 +166,10 @@ class worker {
   [[nodiscard]] std::optional<std::uint32_t> slot() const noexcept;
   [[nodiscard]] std::optional<std::uint64_t> generation() const noexcept;
 
-  // This worker can serve from now on. Say it once, when everything is loaded. Waits up to
-  // kReadyAttempts times kNotifyPatience: where a thousand workers start at once, the manager's
-  // queue is short (net.unix.max_dgram_qlen).
+  // This worker can serve from now on. Say it once, when everything is loaded, and accept nothing
+  // before it is true: a worker that nobody has heard is given up, whatever it serves. Said over
+  // the channel if there is one. Waits up to kReadyAttempts times kNotifyPatience: where a thousand
+  // workers start at once, the manager's queue is short (net.unix.max_dgram_qlen).
   bool ready() const noexcept;
 
   // One line for people, shown in the manager's status. Control characters become spaces.

@@ -136,10 +136,11 @@ void Engine::run(OnConnection on_connection) {
     watch_channel();
     watch_timer();
   }
-  if (worker_.may_accept()) start_accepting();
+  // Whoever serves unheard is taken for one that does not start, and ended under load.
   if (!worker_.ready() && worker_.managed()) {
     throw std::system_error(errno, std::generic_category(), "tell the manager READY=1");
   }
+  if (worker_.may_accept()) start_accepting();
   context_.run();
   if (pool_) pool_->join();
   call_hook(options_.on_stop, "on_stop");

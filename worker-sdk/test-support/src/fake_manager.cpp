@@ -21,6 +21,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <stdexcept>
 #include <string_view>
@@ -192,6 +193,7 @@ struct fake_manager::state {
   pid_t pid = -1;
   Fd pidfd;
   std::string errors_seen;
+  std::deque<ostler_message> set_aside;  // what came on the channel before READY
 
   explicit state(fake_manager_options wanted) : options(std::move(wanted)) {}
   state(const state&) = delete;
@@ -218,7 +220,8 @@ struct fake_manager::state {
                                   std::vector<std::string>& environment, int error_end);
   void await(int fd, const std::string& what) const;
   void send(const void* data, std::size_t size, const std::vector<int>& descriptors) const;
-  ostler_message next_message(std::vector<int>& descriptors) const;
+  ostler_message next_message(std::vector<int>& descriptors, bool is_new = false);
+  void wait_ready();
   void send_batch(const std::vector<int>& connections, std::uint64_t listener) const;
 };
 
@@ -375,7 +378,46 @@ void fake_manager::state::send(const void* data, std::size_t size,
   checked(::sendmsg(channel.get(), &header, MSG_NOSIGNAL), "send over the channel");
 }
 
-ostler_message fake_manager::state::next_message(std::vector<int>& descriptors) const {
+// By the channel, as a worker built on the SDK says it, or by the notify socket.
+void fake_manager::state::wait_ready() {
+  const auto until = Clock::now() + options.patience;
+  int open = channel.get();
+  while (true) {
+    std::array<pollfd, 3> wanted{
+        {{notify.get(), POLLIN, 0}, {open, POLLIN, 0}, {pidfd.get(), POLLIN, 0}}};
+    const auto left = std::chrono::ceil<milliseconds>(until - Clock::now()).count();
+    const int found =
+        ::poll(wanted.data(), wanted.size(), static_cast<int>(std::max<long>(0, left)));
+    if (found < 0 && errno != EINTR) checked(-1, "poll");
+    if (found == 0) throw std::runtime_error("waited long for READY=1");
+    if (wanted[1].revents != 0) {
+      char byte = 0;
+      if (::recv(open, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0) {
+        open = -1;  // the worker has closed it, or has ended
+        continue;
+      }
+      std::vector<int> descriptors;
+      const auto message = next_message(descriptors, true);
+      for (const int each : descriptors) ::close(each);
+      if (message.type == OSTLER_READY) return;
+      set_aside.push_back(message);
+    } else if (wanted[0].revents != 0) {
+      std::array<char, 8192> text{};
+      const int size = checked(::recv(notify.get(), text.data(), text.size(), 0), "receive");
+      if (has_line({text.data(), static_cast<std::size_t>(size)}, "READY=1")) return;
+    } else if (found > 0 && wanted[2].revents != 0) {
+      throw std::runtime_error("the worker ended before a notification");
+    }
+  }
+}
+
+ostler_message fake_manager::state::next_message(std::vector<int>& descriptors, bool is_new) {
+  if (!is_new && !set_aside.empty()) {
+    const ostler_message message = set_aside.front();
+    set_aside.pop_front();
+    descriptors.clear();
+    return message;
+  }
   ostler_message message{};
   iovec part{&message, sizeof message};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * OSTLER_BATCH)> control{};
@@ -443,6 +485,7 @@ std::string fake_manager::next_notification() {
 }
 
 void fake_manager::wait_for(const std::string& assignment) {
+  if (assignment == "READY=1") return state_->wait_ready();
   while (!has_line(next_notification(), assignment)) {
   }
 }
@@ -451,14 +494,16 @@ void fake_manager::wait_for_message(std::uint32_t type) {
   std::vector<int> descriptors;
   std::uint32_t found = 0;
   do {
-    state_->await(state_->channel.get(), "message " + std::to_string(type) + " on the channel");
+    if (state_->set_aside.empty()) {
+      state_->await(state_->channel.get(), "message " + std::to_string(type) + " on the channel");
+    }
     found = state_->next_message(descriptors).type;
     for (const int each : descriptors) ::close(each);
   } while (found != type);
 }
 
 bool fake_manager::hears_message(milliseconds time) const {
-  return readable_until(state_->channel.get(), Clock::now() + time);
+  return !state_->set_aside.empty() || readable_until(state_->channel.get(), Clock::now() + time);
 }
 
 worker_figures fake_manager::figures() const {
