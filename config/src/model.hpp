@@ -6,6 +6,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -39,6 +40,9 @@ struct Listener {
   std::optional<bool> v6only;  // tcp on an IPv6 address: IPV6_V6ONLY; none: the system's default
   unsigned mode = 0666;        // unix path: permission bits, whatever the umask
   std::optional<std::string> user, group;  // unix path: owner
+  // As the manager has found it; nothing that a file says.
+  std::string key;            // of its socket; "": not looked yet
+  std::size_t inherited = 0;  // kInherit: which of the sockets of that name
   bool operator==(const Listener&) const = default;
 };
 

@@ -95,14 +95,29 @@ struct Probe {
   }
 };
 
-// Send new connections elsewhere. Answered by one QueueEmptied, as soon as nothing waits on the
-// worker's own socket any more.
+// Send new connections elsewhere. Answered by one QueueEmptied, as soon as nothing waits any more
+// on the worker's own socket, and at the listeners that it is the last to serve: from those, new
+// connections are turned away.
 struct EmptyQueue {
   WorkerId worker;
+  std::vector<std::string> listeners;
   bool operator==(const EmptyQueue&) const = default;
   template <class Archive>
   void fields(Archive& a) {
-    a(worker);
+    a(worker)(listeners);
+  }
+};
+
+// The pool is to end: turn new connections away from these listeners, which nobody else wants.
+// Answered by one BacklogServed, as soon as nothing waits there for a worker that serves.
+struct TurnAway {
+  PoolId pool;
+  std::string pool_name;
+  std::vector<std::string> listeners;
+  bool operator==(const TurnAway&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(pool)(pool_name)(listeners);
   }
 };
 
@@ -325,7 +340,7 @@ struct ExitManager {
 
 using Action = std::variant<OpenListener, CloseListener, Spawn, SignalWorker, DropLaunch, Note,
                             Reply, ExitManager, Probe, LetAccept, Look, Measure, EmptyQueue, Watch,
-                            AwaitDemand, ReadPlan, ReloadQueued>;
+                            AwaitDemand, ReadPlan, ReloadQueued, TurnAway>;
 using Actions = std::vector<Action>;
 
 }  // namespace ostler::core

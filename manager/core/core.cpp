@@ -40,6 +40,10 @@ void Machine::notice_time() {
     const Duration stood = now_ - *state_.promised;
     const Duration lost = stood + limits::kGrace;
     for (auto& [id, pool] : state_.pools) {
+      if (pool.serves_backlog()) {
+        pool.closing->since += lost;
+        pool.closing->until += lost;
+      }
       for (auto& [worker_id, worker] : pool.workers) {
         if (worker.deadline) *worker.deadline += lost;
         if (worker.last_beat) *worker.last_beat += lost;
@@ -115,39 +119,6 @@ void Machine::on(const WorkerRequested& event) {
   }
   touch(*pool);
   state_.operations.push_back({event.op, event.request, pool->id, worker->slot, worker->id});
-}
-
-void Machine::on(const StopRequested& event) {
-  reply(event.op, Outcome::kDone);
-  begin_stop(event.now);
-}
-
-void Machine::begin_stop(bool now) {
-  if (!state_.stopping) {
-    state_.stopping = true;
-    Note stopping;
-    stopping.kind = NoteKind::kManagerStopping;
-    act(stopping);
-    abandon_reload();
-    std::erase_if(state_.operations, [&](const WorkerOperation& operation) {
-      if (operation.request != WorkerRequest::kRecycle) return false;
-      reply(operation.op, Outcome::kStopping);
-      return true;
-    });
-  }
-  if (now) kill_everything();
-  for (auto& [id, pool] : state_.pools) hurry(pool);
-  touch_all();
-}
-
-void Machine::kill_everything() {
-  state_.stopping_now = true;
-  for (auto& [id, pool] : state_.pools) {
-    for (auto& [worker_id, worker] : pool.workers) {
-      if (worker.active()) worker.cause = StopCause::kStop;
-      if (worker.state != WorkerState::kKilling) kill(worker);
-    }
-  }
 }
 
 void Machine::on(const Spawned& event) {
@@ -451,28 +422,24 @@ void Machine::retire(Pool& pool, Worker& worker, StopCause cause) {
   const PoolPlan& plan = pool.generations.at(worker.generation);
   worker.state = WorkerState::kDraining;
   worker.cause = cause;
-  worker.deadline = now_ + plan.stop_timeout;
+  worker.deadline = gone_by(pool, worker);
   note(pool, worker, NoteKind::kWorkerStopping);
   if (!worker.spawned) return;
-  // Without surge it may be the only one: then its successor gets what waits.
-  const bool alone = pool.stops_first() && pool.count_ready() == 0;
-  const bool others_serve = !state_.stopping && !pool.removed && !alone;
-  worker.emptying = plan.accept == Accept::kReuseport && worker.was_ready && others_serve;
-  if (worker.emptying) return act(EmptyQueue{worker.id});
+  if (!state_.stopping && !pool.removed && worker.was_ready) {
+    // Without surge it may be the only one: then its successor gets what waits.
+    const bool alone = pool.stops_first() && pool.count_ready() == 0;
+    const bool own_queue = plan.accept == Accept::kReuseport && !alone;
+    std::vector<std::string> last = last_served_by(pool, worker);
+    worker.emptying = own_queue || !last.empty();
+    if (worker.emptying) return act(EmptyQueue{worker.id, std::move(last)});
+  }
   signal(worker, SignalKind::kStop);
 }
 
 void Machine::ask_to_stop(const Pool& pool, Worker& worker) {
   worker.emptying = false;
-  worker.deadline = now_ + pool.generations.at(worker.generation).stop_timeout;
+  worker.deadline = gone_by(pool, worker);
   signal(worker, SignalKind::kStop);
-}
-
-// The pool is to end: nobody is left to send connections to.
-void Machine::hurry(Pool& pool) {
-  for (auto& [id, worker] : pool.workers) {
-    if (worker.emptying) ask_to_stop(pool, worker);
-  }
 }
 
 void Machine::abort(Pool& pool, Worker& worker, const Failure& failure) {

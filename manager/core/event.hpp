@@ -222,6 +222,16 @@ struct QueueEmptied {
   }
 };
 
+// Nothing waits any more for the workers of a pool that is to end.
+struct BacklogServed {
+  PoolId pool;
+  bool operator==(const BacklogServed&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(pool);
+  }
+};
+
 // Connections wait on a socket whose worker is gone, and nobody is about to take its place.
 struct Stranded {
   PoolId pool;
@@ -284,6 +294,6 @@ struct Demand {
 using Event = std::variant<Tick, PlanAccepted, ReloadRequested, PlanRead, ScaleRequested,
                            WorkerRequested, StopRequested, ListenerOpened, ListenerFailed, Spawned,
                            SpawnFailed, WorkerSigned, TimeoutExtended, Exited, Probed, Looked,
-                           Measured, QueueEmptied, Stranded, LoadSeen, Demand>;
+                           Measured, QueueEmptied, Stranded, LoadSeen, Demand, BacklogServed>;
 
 }  // namespace ostler::core

@@ -19,10 +19,11 @@ std::string broken_emptying(const State& state, const Pool& pool, const Worker& 
   if (worker.state != WorkerState::kDraining || !worker.spawned || !worker.was_ready) {
     return of(pool, worker) + " has its queue emptied and is " + word(worker.state);
   }
-  if (pool.generations.at(worker.generation).accept != Accept::kReuseport) {
-    return of(pool, worker) + " has its queue emptied and has none of its own";
+  const PoolPlan& plan = pool.generations.at(worker.generation);
+  if (plan.accept != Accept::kReuseport && plan.listeners.empty()) {
+    return of(pool, worker) + " has its queue emptied and has none";
   }
-  if (pool.removed || state.stopping) {
+  if ((pool.removed || state.stopping) && !pool.serves_backlog()) {
     return of(pool, worker) + " waits for a queue that nobody else takes over";
   }
   return {};
@@ -55,7 +56,9 @@ std::string broken(const State& state, const Pool& pool, const Worker& worker) {
     return of(pool, worker) + " has served its time and is not to be replaced";
   }
   if (worker.care.warming && worker.ready()) return of(pool, worker) + " is ready before its time";
-  if (worker.active() && state.stopping) return of(pool, worker) + " outlives the stop";
+  const bool serves_backlog = pool.serves_backlog() && worker.ready();
+  if (worker.active() && state.stopping && !serves_backlog)
+    return of(pool, worker) + " outlives the stop";
   return broken_emptying(state, pool, worker);
 }
 
@@ -98,6 +101,10 @@ std::string broken(const State& state, const Pool& pool) {
     if (!state.reload || !state.reload->waiting.contains(pool.id)) {
       return pool.name + " rolls, and no reload waits for it";
     }
+  }
+  if (pool.closing && !pool.removed && !state.stopping) return pool.name + " ends, and is wanted";
+  if (pool.serves_backlog() && pool.count_ready() == 0) {
+    return pool.name + " waits for a backlog that nobody serves";
   }
   if (std::string what = broken_scaling(state, pool); !what.empty()) return what;
   std::map<int, int> active;

@@ -1,8 +1,9 @@
 // The inside of the core: one step at work on a state. Private to manager/core.
 //
 // core.cpp turns events into facts and wishes, reconcile.cpp closes the gap, reload.cpp takes
-// requests for reloads one after the other, rollout.cpp changes generations, care.cpp looks after
-// workers that run, scaling.cpp follows the load. A Machine lives for one `apply` or `reconcile`.
+// requests for reloads one after the other, rollout.cpp changes generations, closing.cpp ends pools
+// and the manager, care.cpp looks after workers that run, scaling.cpp follows the load. A Machine
+// lives for one `apply` or `reconcile`.
 #pragma once
 
 #include <optional>
@@ -23,7 +24,6 @@ class Machine {
   void on(const Tick&) {}
   void on(const ScaleRequested& event);
   void on(const WorkerRequested& event);
-  void on(const StopRequested& event);
   void on(const ListenerOpened& event);
   void on(const ListenerFailed& event);
   void on(const Spawned& event);
@@ -36,6 +36,10 @@ class Machine {
   void on(const PlanAccepted& event);
   void on(const ReloadRequested& event);
   void on(const PlanRead& event);
+
+  // closing.cpp: the end.
+  void on(const StopRequested& event);
+  void on(const BacklogServed& event);
 
   // care.cpp: what running workers tell.
   void on(const Probed& event);
@@ -68,8 +72,6 @@ class Machine {
   };
 
   // core.cpp
-  void begin_stop(bool now);
-  void kill_everything();
   void died(Pool& pool, const Worker& worker, const Failure& failure);
   void back_off(Slot& slot, const Worker& worker, const PoolPlan& plan);
   void successor_failed(Pool& pool, const Worker& worker, const Failure& failure);
@@ -102,6 +104,18 @@ class Machine {
   void check_manager();
   void check_first_start();
   std::optional<Time> next_deadline(const Pool& pool) const;
+
+  // closing.cpp
+  void begin_stop(bool now);
+  void kill_everything();
+  void begin_closing(Pool& pool);
+  void end_closing(Pool& pool);
+  void check_closing(Pool& pool);
+  void retire_unready(Pool& pool);
+  [[nodiscard]] std::vector<std::string> own_listeners(const Pool& pool) const;
+  [[nodiscard]] std::vector<std::string> last_served_by(const Pool& pool,
+                                                        const Worker& worker) const;
+  [[nodiscard]] Time gone_by(const Pool& pool, const Worker& worker) const;
 
   // care.cpp
   void can_serve(Pool& pool, Worker& worker);
@@ -154,7 +168,6 @@ class Machine {
   void become_ready(Pool& pool, Worker& worker);
   void retire(Pool& pool, Worker& worker, StopCause cause);
   void ask_to_stop(const Pool& pool, Worker& worker);
-  void hurry(Pool& pool);
   void abort(Pool& pool, Worker& worker, const Failure& failure);
   void kill(Worker& worker);
   void signal(const Worker& worker, SignalKind kind);

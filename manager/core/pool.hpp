@@ -106,12 +106,26 @@ struct LastError {
   }
 };
 
+// The pool is to end. Until `over`, new connections are turned away and its ready workers serve
+// those that wait; then they are told to go. See closing.cpp.
+struct Closing {
+  Time since{};
+  Time until{};  // over by then at the latest
+  bool over = false;
+  bool operator==(const Closing&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(since)(until)(over);
+  }
+};
+
 enum class PoolState { kStarting, kRunning, kReloading, kDegraded, kStopping, kStopped };
 
 struct Pool {
   PoolId id;
   std::string name;
-  bool removed = false;  // draining for good: its workers go, then the pool
+  bool removed = false;            // draining for good: its workers go, then the pool
+  std::optional<Closing> closing;  // it is removed, or the manager stops
   // Every generation that a worker or the pool still refers to.
   std::map<Generation, PoolPlan> generations;
   Generation desired = 0;
@@ -141,13 +155,15 @@ struct Pool {
   // A worker stops before its successor starts: that is so in the generation that is desired, or in
   // one of the two between which a rollout goes.
   [[nodiscard]] bool stops_first() const;
+  // It is to end, and its ready workers still serve what waits for them.
+  [[nodiscard]] bool serves_backlog() const { return closing && !closing->over; }
   // The load decides how many workers there are: the file says so, and no operator says otherwise.
   [[nodiscard]] bool follows_load() const;
   bool operator==(const Pool&) const = default;
   template <class Archive>
   void fields(Archive& a) {
     a(id)(name)(
-        removed)(generations)(desired)(last_generation)(scaled)(scaling)(slots)(workers)(rollout)(was_full)(full)(restarts)(reloads)(last_error)(next_deadline);
+        removed)(closing)(generations)(desired)(last_generation)(scaled)(scaling)(slots)(workers)(rollout)(was_full)(full)(restarts)(reloads)(last_error)(next_deadline);
   }
 };
 

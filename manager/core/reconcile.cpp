@@ -45,7 +45,8 @@ void Machine::reconcile_pools() {
 
 void Machine::reconcile_pool(Pool& pool) {
   check_deadlines(pool);
-  adjust_slots(pool);
+  check_closing(pool);
+  pool.serves_backlog() ? retire_unready(pool) : adjust_slots(pool);
   if (!state_.stopping && !pool.removed) {
     fill_slots(pool);
     adjust_slots(pool);  // a rollout that has proven itself may give slots up
@@ -444,13 +445,14 @@ bool Machine::finished(const WorkerOperation& operation) {
   return true;
 }
 
-// A listener stays open as long as any generation that is in force, or may be again, has it.
+// A listener stays open as long as any generation that is in force, or may be again, has it; or,
+// at the end, as long as somebody serves what waits there.
 void Machine::close_listeners() {
-  if (!state_.listeners_touched || state_.stopping) return;
+  if (!state_.listeners_touched) return;
   state_.listeners_touched = false;
   std::set<std::string> wanted;
   for (const auto& [id, pool] : state_.pools) {
-    if (pool.removed) continue;
+    if ((pool.removed || state_.stopping) && !pool.serves_backlog()) continue;
     for (const auto& [generation, plan] : pool.generations) {
       wanted.insert(plan.listeners.begin(), plan.listeners.end());
     }
@@ -533,6 +535,7 @@ std::optional<Time> Machine::next_deadline(const Pool& pool) const {
       if (due) consider(*due);
     }
   }
+  if (pool.serves_backlog()) consider(pool.closing->until);
   if (state_.stopping || pool.removed) return next;
   for (const auto& [number, slot] : pool.slots) {
     if (slot.retry_at && *slot.retry_at > now_) consider(*slot.retry_at);

@@ -104,6 +104,9 @@ void Machine::commit() {
       begin_rollout(found->second, wanted, !reload.reloads(wanted.name));
     }
   }
+  for (auto& [id, pool] : state_.pools) {
+    if (pool.removed) begin_closing(pool);  // but for the listeners that others have now
+  }
   state_.listeners_touched = true;
   state_.configured = true;
   if (!reload.first) return;
@@ -131,7 +134,6 @@ void Machine::add_pool(const PoolPlan& plan, bool first) {
 void Machine::remove_pool(Pool& pool) {
   pool.removed = true;
   pool.rollout.reset();
-  hurry(pool);
   state_.reload->waiting.insert(pool.id);
   state_.listeners_touched = true;
   touch(pool);
@@ -181,7 +183,7 @@ void Machine::roll_back(Pool& pool, const Failure& failure, WorkerId worker) {
   touch(pool);
   if (rollout.from == 0) {  // a new pool: there was nothing before it
     pool.removed = true;
-    hurry(pool);
+    begin_closing(pool);
     state_.listeners_touched = true;
     return;
   }

@@ -11,8 +11,8 @@
 // A worker is `active` while it may come to serve or serves (spawning, starting, ready), `leaving`
 // from the moment it was told to go. Exited is the only way out once Spawned was reported.
 // A worker in `spawning` that is told to go becomes `draining` at once; the signal follows its
-// Spawned. One that has a socket of its own (`accept: reuseport`) gets it when nothing waits there
-// any more.
+// Spawned. One that has a socket of its own (`accept: reuseport`), or is the last to serve a
+// listener that its pool gives up, gets it when nothing waits there any more.
 #pragma once
 
 #include <optional>
@@ -54,7 +54,7 @@ struct Worker {
   bool was_ready = false;
   bool proven = false;  // ready, and stayed up for `settle`
   bool stuck = false;   // SIGKILL did not end it in time: counted upon no more
-  // Draining, but not asked to stop yet: what waits on its own socket is served first.
+  // Draining, but not asked to stop yet: what waits for it alone is served first.
   bool emptying = false;
   bool recycle = false;     // to be replaced, though nothing is outdated
   Wear wear = Wear::kNone;  // why it is, unless an operator asked for it

@@ -53,6 +53,13 @@ bool Dispatcher::serves(const std::string& key) const {
   });
 }
 
+bool Dispatcher::accepts(const std::string& key) const {
+  return serves(key) || std::ranges::any_of(pools_, [&](const auto& entry) {
+           const Pool& pool = entry.second.pool;
+           return pool.closing.contains(key) && !pool.workers.empty();
+         });
+}
+
 void Dispatcher::rung(const std::string& key) {
   for (auto& [id, state] : pools_) {
     if (std::ranges::count(state.pool.keys, key) > 0) return pump(id, state);
@@ -143,6 +150,14 @@ Dispatcher::Desk* Dispatcher::choose(State& state, std::vector<Desk>& desks,
   return chosen;
 }
 
+// By the listener that it comes in by, which may be about to be closed.
+Dispatcher::Desk* Dispatcher::choose_by(State& state, std::vector<Desk>& desks,
+                                        const std::string& key) {
+  const auto serves = [&](const Desk& desk) { return desk.serves(key); };
+  const bool orphaned = state.pool.closing.contains(key) && std::ranges::none_of(desks, serves);
+  return choose(state, desks, orphaned ? "" : key);
+}
+
 // If nobody serves its listener any more, anybody will do: its client need not know.
 Dispatcher::Desk* Dispatcher::choose_for(State& state, std::vector<Desk>& desks,
                                          const Connection& connection) {
@@ -168,7 +183,7 @@ std::optional<Connection> Dispatcher::next(State& state, std::vector<Desk>& desk
   state.starved = false;
   for (std::size_t i = 0; i < state.pool.keys.size(); ++i) {
     const std::string& key = state.pool.keys[state.next_key++ % state.pool.keys.size()];
-    desk = choose(state, desks, key);
+    desk = choose_by(state, desks, key);
     full = full || desk == nullptr;
     if (desk == nullptr) continue;
     if (auto connection = accept_from(state, key)) return connection;
@@ -239,7 +254,7 @@ void Dispatcher::pump(core::PoolId id, State& state) {
   if (state.starved) return look_after(limits::kAcceptAgain);
   if (more) return pump_soon(id, state);
   for (const std::string& key : state.pool.keys) {
-    if (!full || choose(state, all, key) != nullptr) arm_doorbell(key);
+    if (!full || choose_by(state, all, key) != nullptr) arm_doorbell(key);
   }
   if (!full) return;
   want_room(id, state, unserved(state, all));
@@ -260,7 +275,7 @@ void Dispatcher::pump_soon(core::PoolId id, State& state) {
 // How many listeners, and connections that wait for a worker, nobody has room for. Of the latter
 // the first stands for all.
 std::size_t Dispatcher::unserved(State& state, std::vector<Desk>& desks) {
-  const auto full = [&](const std::string& key) { return choose(state, desks, key) == nullptr; };
+  const auto full = [&](const std::string& key) { return choose_by(state, desks, key) == nullptr; };
   auto count = static_cast<std::size_t>(std::ranges::count_if(state.pool.keys, full));
   if (!state.homeless.empty() && choose_for(state, desks, state.homeless.front()) == nullptr) {
     ++count;

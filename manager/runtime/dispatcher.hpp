@@ -19,6 +19,7 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -43,11 +44,15 @@ class Dispatcher {
   struct Pool {
     config::DispatchPolicy policy = config::DispatchPolicy::kLeastConnections;
     std::vector<std::string> keys;
+    // Of these, those that are being closed: whoever there is serves what waits there.
+    std::set<std::string> closing;
     std::map<core::WorkerId, std::shared_ptr<WorkerChannel>> workers;
   };
   // All pools that dispatch; others are forgotten, with what is left of theirs.
   void serve(std::map<core::PoolId, Pool> pools);
 
+  // Whether it takes what waits there, now or as soon as somebody has room.
+  [[nodiscard]] bool accepts(const std::string& key) const;
   // Whether it has workers for what comes in there.
   [[nodiscard]] bool serves(const std::string& key) const;
   void rung(const std::string& key);
@@ -98,6 +103,7 @@ class Dispatcher {
   static bool is_quick(Pace& pace, const Figures& figures, core::Time at);
   // `key`: of a listener that it has to serve; empty: of any.
   Desk* choose(State& state, std::vector<Desk>& desks, const std::string& key);
+  Desk* choose_by(State& state, std::vector<Desk>& desks, const std::string& key);
   Desk* choose_for(State& state, std::vector<Desk>& desks, const Connection& connection);
   // A connection, and who gets it. `full`: nobody had room, for one listener at least.
   std::optional<Connection> next(State& state, std::vector<Desk>& desks, Desk*& desk, bool& full);

@@ -60,6 +60,10 @@ inline constexpr core::Duration kSuspect = milliseconds(20);
 // How long nothing must have waited on the socket of a worker before it is told to stop: handshakes
 // that had begun when it was deselected are over by then.
 inline constexpr core::Duration kLinger = milliseconds(250);
+// How long it is searched for whoever has an address that could not be had.
+inline constexpr core::Duration kHolderSearch = seconds(5);
+// How often a backlog is looked at that is to be served before a pool ends.
+inline constexpr core::Duration kLookAtBacklog = milliseconds(5);
 // How long a socket that nobody has waits for the next worker.
 inline constexpr core::Duration kFreeFor = seconds(1);
 // Runs of neighbours that a selector tells apart.

@@ -1,33 +1,21 @@
 #include "runtime/listeners.hpp"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <linux/netlink.h>
-#include <linux/sock_diag.h>
-#include <linux/unix_diag.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+#include <spdlog/spdlog.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <charconv>
-#include <cstddef>
-#include <cstdlib>
-#include <cstring>
+#include <filesystem>
 #include <optional>
-#include <string_view>
+#include <system_error>
+#include <tuple>
 #include <utility>
 
-#include "config/src/host.hpp"
-#include "config/src/text.hpp"
 #include "runtime/selector.hpp"
+#include "runtime/socket_name.hpp"
 #include "runtime/socket_path.hpp"
+#include "runtime/turn_away.hpp"
 
 namespace ostler::runtime {
 
@@ -37,335 +25,112 @@ using config::AddressKind;
 struct Listeners::Socket {
   std::vector<Member> members;
   config::Listener listener;
-  bool grouped = false;   // its sockets may share their address
-  SocketPath path;        // of a unix path that was bound here
-  std::string inherited;  // NAME; empty: opened here
+  bool grouped = false;      // its sockets may share their address
+  SocketPath path;           // of a unix path that was bound here
+  std::string inherited;     // NAME; empty: opened here
+  bool turned_away = false;  // no new connection finds it
+  bool shown_later = false;  // not before a worker for it is ready
+  [[nodiscard]] bool is_tcp() const { return listener.address.kind == AddressKind::kTcp; }
 };
+
+// Closed, and workers may still have it: they may yet serve what waits.
+struct Listeners::Former {
+  std::string address;
+  std::vector<Member> members;
+};
+
+Listeners::Listeners(InheritedSockets inherited) : inherited_(std::move(inherited)) {}
+
+Listeners::~Listeners() = default;
 
 namespace {
 
-constexpr int kFirstInherited = 3;
-constexpr int kMaxInherited = 4096;
-
-// --- Addresses -----------------------------------------------------------------------------------
-
-// A socket address of any family, with what is needed to show it.
-struct Name {
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-
-  [[nodiscard]] const sockaddr* any() const { return reinterpret_cast<const sockaddr*>(&storage); }
-  [[nodiscard]] sockaddr* any() { return reinterpret_cast<sockaddr*>(&storage); }
-  [[nodiscard]] int family() const { return storage.ss_family; }
-};
-
-std::optional<Name> name_of(int fd) {
-  Name name;
-  name.size = sizeof name.storage;
-  if (getsockname(fd, name.any(), &name.size) != 0) return std::nullopt;
-  return name;
+// The folder's own name, whatever symlinks and dots lead to it.
+std::string without_detours(const std::string& path) {
+  const auto slash = path.rfind('/');
+  std::error_code error;
+  const auto folder = std::filesystem::canonical(path.substr(0, slash + 1), error);
+  return error ? path : (folder / path.substr(slash + 1)).string();
 }
 
-Address tcp_address(const Name& name) {
-  Address address;
-  std::array<char, NI_MAXHOST> host{};
-  std::array<char, NI_MAXSERV> port{};
-  if (getnameinfo(name.any(), name.size, host.data(), host.size(), port.data(), port.size(),
-                  NI_NUMERICHOST | NI_NUMERICSERV) == 0) {
-    address.host = host.data();
-    address.port = static_cast<std::uint16_t>(std::strtoul(port.data(), nullptr, 10));
-  }
-  return address;
-}
-
-Address unix_address(const Name& name) {
-  Address address;
-  const auto* const local = reinterpret_cast<const sockaddr_un*>(&name.storage);
-  const std::size_t length = name.size - offsetof(sockaddr_un, sun_path);
-  const std::string_view path(static_cast<const char*>(local->sun_path), length);
-  const bool abstract = !path.empty() && path.front() == '\0';
-  address.kind = abstract ? AddressKind::kUnixAbstract : AddressKind::kUnixPath;
-  address.path = abstract ? path.substr(1) : path.substr(0, path.find('\0'));
-  return address;
-}
-
-std::optional<Address> bound_address(int fd) {
-  const std::optional<Name> name = name_of(fd);
-  if (!name) return std::nullopt;
-  switch (name->family()) {
-    case AF_INET:
-    case AF_INET6:
-      return tcp_address(*name);
-    case AF_UNIX:
-      return unix_address(*name);
-    default:
-      return std::nullopt;
-  }
-}
-
-bool any_host(const std::string& host) {
-  return host.empty() || host == "*";
-}
-
-std::optional<Name> tcp_name(const std::string& host, std::uint16_t port) {
-  addrinfo hints{};
-  hints.ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV;
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  if (getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) {
-    return std::nullopt;
-  }
-  Name name;
-  name.size = found->ai_addrlen;
-  std::memcpy(&name.storage, found->ai_addr, found->ai_addrlen);
-  freeaddrinfo(found);
-  return name;
-}
-
-// --- Opening -------------------------------------------------------------------------------------
-
-bool fail(ListenError& error, const char* stage, const config::Listener& listener, int reason) {
-  error.stage = std::string(stage) + " " + listener.address.text();
-  error.error = reason;
-  return false;
-}
-
-bool explain(ListenError& error, const config::Listener& listener, const std::string& what) {
-  error.stage = listener.address.text() + ": " + what;
-  error.error = 0;
-  return false;
-}
-
-UniqueFd stream_socket(int family) {
-  return UniqueFd(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-}
-
-bool set_option(int fd, int level, int option, int value) {
-  return setsockopt(fd, level, option, &value, sizeof value) == 0;
-}
-
-// SO_REUSEADDR: a manager that comes back is not kept out by connections of its predecessor that
-// are still being closed. TCP_NODELAY is handed on to connections: a program that takes whatever it
-// inherits for a unix socket (uvicorn) does not set it itself, and each answer that it writes in
-// two pieces would wait for the client's acknowledgement.
-bool set_tcp_options(int fd, int family, std::optional<bool> v6only) {
-  return set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1) &&
-         set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1) &&
-         (!v6only || family != AF_INET6 ||
-          set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, *v6only ? 1 : 0));
-}
-
-bool open_tcp(const config::Listener& listener, UniqueFd& fd, ListenError& error) {
-  const Address& address = listener.address;
-  const bool any = any_host(address.host);
-  std::optional<bool> v6only = listener.v6only;
-  if (any && !v6only) v6only = false;
-  auto name = tcp_name(any ? "::" : address.host, address.port);
-  if (!name) {
-    return explain(error, listener,
-                   config::quote(address.host) + " is not an address; names are not " +
-                       "looked up, so give the address itself");
-  }
-  fd = stream_socket(name->family());
-  if (!fd && any && errno == EAFNOSUPPORT && !listener.v6only.value_or(false)) {
-    name = tcp_name("0.0.0.0", address.port);
-    fd = stream_socket(AF_INET);
-  }
-  if (!fd) return fail(error, "socket", listener, errno);
-  if (!set_tcp_options(fd.get(), name->family(), v6only)) {
-    return fail(error, "setsockopt", listener, errno);
-  }
-  if (bind(fd.get(), name->any(), name->size) != 0) return fail(error, "bind", listener, errno);
-  return true;
-}
-
-bool open_abstract(const config::Listener& listener, UniqueFd& fd, ListenError& error) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  const std::string& name = listener.address.path;
-  if (name.size() >= sizeof address.sun_path) return fail(error, "bind", listener, ENAMETOOLONG);
-  std::memcpy(address.sun_path + 1, name.data(), name.size());
-  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
-  fd = stream_socket(AF_UNIX);
-  if (!fd) return fail(error, "socket", listener, errno);
-  if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), size) != 0) {
-    return fail(error, "bind", listener, errno);
-  }
-  return true;
-}
-
-bool apply_permissions(const config::Listener& listener, const SocketPath& path,
-                       ListenError& error) {
-  uid_t uid = path.made_by();
-  gid_t gid = path.made_by_group();
-  if (listener.user) {
-    const auto user = config::find_user(*listener.user);
-    if (!user) return explain(error, listener, "there is no user " + config::quote(*listener.user));
-    uid = user->uid;
-  }
-  if (listener.group) {
-    const auto group = config::find_group(*listener.group);
-    if (!group) {
-      return explain(error, listener, "there is no group " + config::quote(*listener.group));
+std::string canonical_key(const std::string& pool, const config::Listener& listener) {
+  Address address = listener.address;
+  std::string more;
+  if (address.kind == AddressKind::kTcp) {
+    const bool any = any_host(address.host) || address.host == "::";
+    if (const auto name = tcp_name(address.host, address.port); name && !any) {
+      address.host = tcp_address(*name).host;
     }
-    gid = *group;
+    if (any) address.host.clear();  // every way to say so
+    if (address.port == 0) more = "?" + pool + "/" + listener.name;
+    if (any && listener.v6only.value_or(false)) more += "?v6only=1";
   }
-  const int reason = path.set_owner_and_mode(uid, gid, listener.mode);
-  return reason == 0 || fail(error, "set owner and mode of", listener, reason);
-}
-
-bool open_path(const config::Listener& listener, UniqueFd& fd, SocketPath& path,
-               ListenError& error) {
-  fd = stream_socket(AF_UNIX);
-  if (!fd) return fail(error, "socket", listener, errno);
-  const int reason = path.bind(fd.get(), listener.address.path);
-  if (reason != 0) return fail(error, "bind", listener, reason);
-  return apply_permissions(listener, path, error);
-}
-
-bool start_listening(const config::Listener& listener, int fd, ListenError& error) {
-  return listen(fd, listener.backlog) == 0 || fail(error, "listen on", listener, errno);
-}
-
-std::optional<int> option(int fd, int name) {
-  int value = 0;
-  socklen_t size = sizeof value;
-  if (getsockopt(fd, SOL_SOCKET, name, &value, &size) != 0) return std::nullopt;
-  return value;
-}
-
-bool accepts_streams(int fd) {
-  return option(fd, SO_TYPE) == SOCK_STREAM && option(fd, SO_ACCEPTCONN) == 1;
-}
-
-// --- Figures -------------------------------------------------------------------------------------
-
-// On a listener these two are the accept queue's length and its limit.
-bool tcp_queue(int fd, tcp_info& info) {
-  socklen_t size = sizeof info;
-  return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0;
-}
-
-void tcp_queues(const std::vector<Member>& members, ListenerFigures& figures) {
-  figures.backlog = figures.backlog_limit = 0;
-  for (const Member& member : members) {
-    tcp_info info{};
-    if (!tcp_queue(member.fd.get(), info)) continue;
-    figures.backlog += info.tcpi_unacked;
-    figures.backlog_limit += info.tcpi_sacked;
-  }
-}
-
-struct DiagRequest {
-  nlmsghdr header{};
-  unix_diag_req query{};
-};
-
-bool ask_diag(int fd, ino_t inode) {
-  DiagRequest request;
-  request.header.nlmsg_len = sizeof request;
-  request.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
-  request.header.nlmsg_flags = NLM_F_REQUEST;
-  request.query.sdiag_family = AF_UNIX;
-  request.query.udiag_states = ~0U;
-  request.query.udiag_ino = static_cast<std::uint32_t>(inode);
-  request.query.udiag_show = UDIAG_SHOW_RQLEN;
-  request.query.udiag_cookie[0] = request.query.udiag_cookie[1] = ~0U;  // whichever has the inode
-  return send(fd, &request, sizeof request, 0) == static_cast<ssize_t>(sizeof request);
-}
-
-// The kernel answers before send returns; NLMSG_ERROR if it has no such socket or no sock_diag.
-void unix_queue(ino_t inode, ListenerFigures& figures) {
-  const UniqueFd diag(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
-  if (!diag || !ask_diag(diag.get(), inode)) return;
-  alignas(nlmsghdr) std::array<char, 1024> reply{};
-  const ssize_t got = recv(diag.get(), reply.data(), reply.size(), MSG_DONTWAIT);
-  constexpr std::size_t kAttributeHeader = NLMSG_ALIGN(sizeof(nlattr));
-  constexpr std::size_t kAttributes = NLMSG_LENGTH(sizeof(unix_diag_msg));
-  nlmsghdr header{};
-  if (got < static_cast<ssize_t>(kAttributes)) return;
-  std::memcpy(&header, reply.data(), sizeof header);
-  if (header.nlmsg_type != SOCK_DIAG_BY_FAMILY) return;
-  const auto end = static_cast<std::size_t>(got);
-  for (std::size_t at = kAttributes; at + sizeof(nlattr) <= end;) {
-    nlattr attribute{};
-    std::memcpy(&attribute, reply.data() + at, sizeof attribute);
-    unix_diag_rqlen queue{};
-    if (attribute.nla_type == UNIX_DIAG_RQLEN && at + kAttributeHeader + sizeof queue <= end) {
-      std::memcpy(&queue, reply.data() + at + kAttributeHeader, sizeof queue);
-      figures.backlog = queue.udiag_rqueue;
-      figures.backlog_limit = queue.udiag_wqueue;
-      return;
-    }
-    at += std::max<std::size_t>(NLA_ALIGN(attribute.nla_len), kAttributeHeader);
-  }
-}
-
-ino_t inode_of(int fd) {
-  struct stat status {};
-  return fstat(fd, &status) == 0 ? status.st_ino : 0;
-}
-
-// --- Inherited sockets ---------------------------------------------------------------------------
-
-std::optional<long> number(const char* text) {
-  if (text == nullptr) return std::nullopt;
-  long value = 0;
-  const char* const end = text + std::strlen(text);
-  const auto [stop, error] = std::from_chars(text, end, value);
-  return error == std::errc{} && stop == end && stop != text ? std::optional(value) : std::nullopt;
-}
-
-std::string take_variable(const char* name) {
-  const char* const value = getenv(name);
-  std::string result = value == nullptr ? "" : value;
-  unsetenv(name);
-  return result;
+  if (address.kind == AddressKind::kUnixPath) address.path = without_detours(address.path);
+  if (listener.inherited > 0) more = "?" + std::to_string(listener.inherited + 1);
+  return address.text() + more;
 }
 
 }  // namespace
 
-// What is not a listening stream socket is closed: nothing in ostler could use it.
-std::multimap<std::string, UniqueFd> take_inherited_sockets() {
-  const auto pid = number(take_variable("LISTEN_PID").c_str());
-  const auto count = number(take_variable("LISTEN_FDS").c_str());
-  const std::string all_names = take_variable("LISTEN_FDNAMES");
-  unsetenv("LISTEN_PIDFDID");
-  std::multimap<std::string, UniqueFd> sockets;
-  if (pid != getpid() || !count || *count < 0 || *count > kMaxInherited) return sockets;
-  std::string_view names = all_names;
-  for (int fd = kFirstInherited; fd < kFirstInherited + *count; ++fd) {
-    const std::string_view name = names.substr(0, names.find(':'));
-    names.remove_prefix(std::min(names.size(), name.size() + 1));
-    if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) continue;
-    UniqueFd socket(fd);
-    if (!accepts_streams(fd)) continue;
-    sockets.emplace(name.empty() ? "unknown" : name, std::move(socket));
-  }
-  return sockets;
-}
-
-Listeners::Listeners(std::multimap<std::string, UniqueFd> inherited)
-    : inherited_(std::move(inherited)) {}
-
-Listeners::~Listeners() = default;
-
 std::string Listeners::key(const std::string& pool, const config::Listener& listener) {
-  std::string key = listener.address.text();
-  if (listener.address.kind == AddressKind::kTcp && listener.address.port == 0) {
-    key += "?" + pool + "/" + listener.name;
-  }
-  if (listener.v6only) key += *listener.v6only ? "?v6only=1" : "?v6only=0";
-  return key;
+  return listener.key.empty() ? canonical_key(pool, listener) : listener.key;
 }
 
-bool Listeners::open(const std::string& key, const config::Listener& listener, ListenError& error) {
+config::Pool Listeners::resolve(config::Pool pool) const {
+  std::vector<config::Listener> all;
+  for (config::Listener& listener : pool.listen) {
+    std::size_t count = 1;
+    if (listener.address.kind == AddressKind::kInherit) {
+      const auto found = inherited_.find(listener.address.path);
+      if (found != inherited_.end()) count = std::max<std::size_t>(found->second.size(), 1);
+    }
+    for (listener.inherited = 0; listener.inherited < count; ++listener.inherited) {
+      listener.key = canonical_key(pool.name, listener);
+      all.push_back(listener);
+    }
+  }
+  for (config::Listener& listener : all) listener.key = canonical_key(pool.name, listener);
+  pool.listen = std::move(all);
+  return pool;
+}
+
+std::vector<std::string> Listeners::close_unused(const std::set<std::string>& names) {
+  std::vector<std::string> unused;
+  std::erase_if(inherited_, [&](const auto& entry) {
+    if (names.contains(entry.first)) return false;
+    unused.push_back(entry.first);
+    return true;
+  });
+  return unused;
+}
+
+bool Listeners::lost(const std::string& key) const {
+  const auto found = sockets_.find(key);
+  if (found == sockets_.end() || found->second.turned_away) return false;
+  return found->second.path && !found->second.path.is_there();
+}
+
+bool Listeners::mend(const std::string& key, ListenError& error) {
+  if (!lost(key)) return true;
+  if (!open_anew(key, sockets_.at(key), error)) return false;
+  spdlog::warn(
+      "{} had been removed or replaced: it is bound anew. Workers that run still have the old "
+      "socket, to which nobody can connect; a reload replaces them",
+      key);
+  return true;
+}
+
+bool Listeners::open(const std::string& key, const config::Listener& listener, ListenError& error,
+                     bool may_wait) {
   if (is_open(key)) return true;
   Socket socket;
   UniqueFd fd;
   switch (listener.address.kind) {
     case AddressKind::kTcp:
-      if (!open_tcp(listener, fd, error)) return false;
+      if (!open_tcp(listener, false, fd, error) &&
+          !open_beside_own(socket, listener, may_wait, fd, error)) {
+        return false;
+      }
       break;
     case AddressKind::kUnixPath:
       if (!open_path(listener, fd, socket.path, error)) return false;
@@ -375,12 +140,12 @@ bool Listeners::open(const std::string& key, const config::Listener& listener, L
       break;
     case AddressKind::kInherit: {
       const auto found = inherited_.find(listener.address.path);
-      if (found == inherited_.end()) {
+      if (found == inherited_.end() || listener.inherited >= found->second.size()) {
         return explain(error, listener, "no listening socket of that name was handed over");
       }
       socket.inherited = found->first;
-      fd = std::move(found->second);
-      inherited_.erase(found);
+      fd = std::move(found->second[listener.inherited]);  // its place is kept for its return
+      if (!fd) return explain(error, listener, "another listener has it");
     }
   }
   if (socket.inherited.empty() && !start_listening(listener, fd.get(), error)) return false;
@@ -388,6 +153,140 @@ bool Listeners::open(const std::string& key, const config::Listener& listener, L
   socket.members.push_back({std::move(fd), false, false, {}});
   sockets_.emplace(key, std::move(socket));
   return true;
+}
+
+namespace {
+
+// Whether a socket that was hidden can be shown again by us.
+bool may_show() {
+  const UniqueFd probe(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  return probe && hide_from_lookup(probe.get()) == 0 && show_to_lookup(probe.get()) == 0;
+}
+
+}  // namespace
+
+// The port is ours already, at another address that has part of this one. Both may have it if both
+// have SO_REUSEPORT and were made by one user. Until a worker is ready that accepts from the new
+// one, the old one keeps all connections that both could have, if that is in our power.
+bool Listeners::open_beside_own(Socket& socket, const config::Listener& listener, bool may_wait,
+                                UniqueFd& fd, ListenError& error) {
+  if (error.error != EADDRINUSE) return false;
+  int shown = -1;  // the highest rank of those that get connections
+  bool any = false;
+  const auto join = [&](const std::vector<Member>& members, bool shows) {
+    for (const Member& member : members) {
+      const auto name = name_of(member.fd.get());
+      const bool tcp = name && (name->family() == AF_INET || name->family() == AF_INET6);
+      if (!tcp || port_of(*name) != listener.address.port) continue;
+      any = set_option(member.fd.get(), SOL_SOCKET, SO_REUSEPORT, 1) || any;
+      if (shows) shown = std::max(shown, rank_of(*name));
+    }
+  };
+  for (const auto& [key, other] : sockets_) join(other.members, !other.turned_away);
+  for (const Former& former : former_) join(former.members, false);
+  if (!any || !open_tcp(listener, true, fd, error)) return false;
+  const auto name = name_of(fd.get());
+  if (shown < 0 || !name || rank_of(*name) <= shown || !may_wait || !may_show()) return true;
+  socket.shown_later = hide_from_lookup(fd.get()) == 0;
+  return true;
+}
+
+void Listeners::show(const std::string& key) {
+  const auto found = sockets_.find(key);
+  if (found == sockets_.end() || !std::exchange(found->second.shown_later, false)) return;
+  for (const Member& member : found->second.members) {
+    if (const int reason = show_to_lookup(member.fd.get()); reason != 0) {
+      spdlog::error("show {} to new connections: {}", key, std::generic_category().message(reason));
+    }
+  }
+}
+
+// What systemd opened outlives the manager: what waits there is for the next start.
+void Listeners::turn_away(const std::string& key) {
+  const auto found = sockets_.find(key);
+  if (found == sockets_.end() || !found->second.inherited.empty()) return;
+  Socket& socket = found->second;
+  socket.turned_away = true;
+  socket.path.unlink();
+  for (const Member& member : socket.members) {
+    const int reason = socket.is_tcp() ? hide_from_lookup(member.fd.get()) : 0;
+    if (reason == 0) continue;
+    socket.turned_away = false;  // more may come for ever: nobody is to wait for that
+    spdlog::warn("turn connections away from {}: {}", key, std::generic_category().message(reason));
+  }
+}
+
+bool Listeners::turned_away(const std::string& key) const {
+  const auto found = sockets_.find(key);
+  return found != sockets_.end() && found->second.turned_away;
+}
+
+// Somebody is to serve it again. What cannot be taken back is opened anew.
+bool Listeners::admit(const std::string& key, ListenError& error) {
+  Socket& socket = sockets_.at(key);
+  if (!std::exchange(socket.turned_away, false)) {
+    ListenError lost;
+    if (mend(key, lost)) return true;
+    spdlog::error("{}: {}", lost.stage, std::generic_category().message(lost.error));
+    return true;  // it has a socket, if one that nobody finds
+  }
+  if (socket.is_tcp()) {
+    const bool shown = std::ranges::all_of(
+        socket.members, [](const Member& member) { return show_to_lookup(member.fd.get()) == 0; });
+    if (shown) return true;
+  } else if (socket.listener.address.kind != AddressKind::kUnixPath) {
+    return true;
+  }
+  return open_anew(key, socket, error);
+}
+
+// Those who have the old socket serve what waits there.
+bool Listeners::open_anew(const std::string& key, Socket& socket, ListenError& error) {
+  UniqueFd fd;
+  SocketPath path;
+  if (socket.is_tcp()) {
+    for (const Member& member : socket.members) {
+      set_option(member.fd.get(), SOL_SOCKET, SO_REUSEPORT, 1);
+    }
+    if (!open_another(socket.listener, socket.members.front().fd.get(), fd, error)) return false;
+  } else if (!open_path(socket.listener, fd, path, error) ||
+             !start_listening(socket.listener, fd.get(), error)) {
+    return false;
+  }
+  retire(key, std::move(socket.members));
+  socket.members.clear();
+  socket.members.push_back({std::move(fd), false, false, {}});
+  socket.path = std::move(path);
+  socket.grouped = false;
+  return true;
+}
+
+// Takes sockets out of use. Nobody new connects to them.
+void Listeners::retire(const std::string& key, std::vector<Member> members) {
+  Former former;
+  const auto address = bound_address(members.front().fd.get());
+  former.address = address ? address->text() : key;
+  for (const Member& member : members) {
+    if (closing_) closing_(member.fd.get());
+    const bool tcp = address && address->kind == AddressKind::kTcp;
+    if (tcp && !member.owners.empty()) std::ignore = hide_from_lookup(member.fd.get());
+  }
+  former.members = std::move(members);
+  former_.push_back(std::move(former));
+}
+
+std::vector<Listeners::Cut> Listeners::close_former(bool all) {
+  std::vector<Cut> cuts;
+  std::erase_if(former_, [&](const Former& former) {
+    std::int64_t waiting = 0;
+    for (const Member& member : former.members) {
+      if (!all && !member.owners.empty()) return false;
+      waiting += std::max<std::int64_t>(queue_of(member.fd.get()).waiting, 0);
+    }
+    if (waiting > 0) cuts.push_back({former.address, waiting});
+    return true;
+  });
+  return cuts;
 }
 
 bool Listeners::adjust(const std::string& key, const config::Listener& listener,
@@ -421,24 +320,6 @@ Member* free_member(std::vector<Member>& members, const std::set<core::WorkerId>
   return best;
 }
 
-// Another socket at the address of `first`. The first one was bound alone, so that nobody else can
-// have the address.
-bool open_another(const config::Listener& listener, const std::vector<Member>& members,
-                  UniqueFd& fd, ListenError& error) {
-  const auto name = name_of(members.front().fd.get());
-  if (!name) return fail(error, "getsockname", listener, errno);
-  fd = stream_socket(name->family());
-  if (!fd) return fail(error, "socket", listener, errno);
-  std::optional<bool> v6only = listener.v6only;
-  if (any_host(listener.address.host) && !v6only) v6only = false;
-  if (!set_tcp_options(fd.get(), name->family(), v6only) ||
-      !set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1)) {
-    return fail(error, "setsockopt", listener, errno);
-  }
-  if (bind(fd.get(), name->any(), name->size) != 0) return fail(error, "bind", listener, errno);
-  return start_listening(listener, fd.get(), error);
-}
-
 }  // namespace
 
 bool Listeners::add(Socket& socket, ListenError& error) {
@@ -449,7 +330,7 @@ bool Listeners::add(Socket& socket, ListenError& error) {
     if (!joined) return fail(error, "set SO_REUSEPORT on", socket.listener, errno);
   }
   UniqueFd fd;
-  if (!open_another(socket.listener, socket.members, fd, error)) return false;
+  if (!open_another(socket.listener, socket.members.front().fd.get(), fd, error)) return false;
   // Without a selector, which only a group can have, whoever joins would get connections at once.
   if (!std::exchange(socket.grouped, true)) {
     const int reason = attach_selector(fd.get(), selector_program({0}, {}));
@@ -484,8 +365,9 @@ std::vector<int> Listeners::own(const std::string& key) {
 
 int Listeners::share(const std::string& key, core::WorkerId worker, ListenError& error,
                      bool beside) {
+  if (!admit(key, error)) return -1;
   Socket& socket = sockets_.at(key);
-  beside = beside && socket.listener.address.kind == AddressKind::kTcp;
+  beside = beside && socket.is_tcp();
   const auto shared = std::ranges::find_if(socket.members, &Member::shared);
   Member* member =
       shared == socket.members.end() ? free_member(socket.members, {}, beside) : &*shared;
@@ -499,6 +381,7 @@ int Listeners::share(const std::string& key, core::WorkerId worker, ListenError&
 
 int Listeners::claim(const std::string& key, core::WorkerId worker,
                      const std::set<core::WorkerId>& hopeless, ListenError& error, bool beside) {
+  if (!admit(key, error)) return -1;
   Socket& socket = sockets_.at(key);
   Member* member = free_member(socket.members, hopeless, beside);
   if (member == nullptr) {
@@ -510,15 +393,18 @@ int Listeners::claim(const std::string& key, core::WorkerId worker,
 
 bool Listeners::spare(const std::string& key, ListenError& error) {
   Socket& socket = sockets_.at(key);
+  if (socket.turned_away) return true;  // nobody will come
   return free_member(socket.members, {}) != nullptr || add(socket, error);
 }
 
 void Listeners::release(core::WorkerId worker) {
-  for (auto& [key, socket] : sockets_) {
-    for (Member& member : socket.members) {
+  const auto release = [&](std::vector<Member>& members) {
+    for (Member& member : members) {
       if (member.owners.erase(worker) > 0 && member.owners.empty()) member.shared = false;
     }
-  }
+  };
+  for (auto& [key, socket] : sockets_) release(socket.members);
+  for (Former& former : former_) release(former.members);
 }
 
 // shutdown(2) takes it out of the group even if a process that a worker left behind still has it;
@@ -548,11 +434,12 @@ void Listeners::close(const std::string& key) {
   const auto found = sockets_.find(key);
   if (found == sockets_.end()) return;
   Socket& socket = found->second;
-  for (const Member& member : socket.members) {
-    if (closing_) closing_(member.fd.get());
-  }
-  if (!socket.inherited.empty()) {
-    inherited_.emplace(socket.inherited, std::move(socket.members.front().fd));
+  if (socket.inherited.empty()) {
+    retire(key, std::move(socket.members));
+  } else {
+    UniqueFd& fd = socket.members.front().fd;
+    if (closing_) closing_(fd.get());
+    inherited_[socket.inherited].at(socket.listener.inherited) = std::move(fd);
   }
   sockets_.erase(found);
 }
@@ -578,17 +465,14 @@ ListenerFigures Listeners::figures(const std::string& key) const {
   const auto address = bound_address(fd(key));
   if (!address) return figures;
   figures.address = address->text();
-  if (address->kind == AddressKind::kTcp) {
-    tcp_queues(members(key), figures);
-  } else {
-    unix_queue(inode(key), figures);
+  figures.backlog = figures.backlog_limit = -1;
+  for (const Member& member : members(key)) {
+    const Queue queue = queue_of(member.fd.get());
+    if (queue.waiting < 0) continue;
+    figures.backlog = std::max<std::int64_t>(figures.backlog, 0) + queue.waiting;
+    figures.backlog_limit = std::max<std::int64_t>(figures.backlog_limit, 0) + queue.limit;
   }
   return figures;
-}
-
-std::int64_t waiting_on(int fd) {
-  tcp_info info{};
-  return tcp_queue(fd, info) ? std::int64_t{info.tcpi_unacked} : -1;
 }
 
 std::string Listeners::server_starter_name(const std::string& key) const {

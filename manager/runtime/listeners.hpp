@@ -14,6 +14,10 @@
 // with IPv4 mapped into it, or IPv4 where there is no IPv6. Other names would have to be asked of
 // the network, and nothing in the manager blocks.
 //
+// A port may change its address while it is open (127.0.0.1 to any): both sockets are open then,
+// and the kernel gives the narrower one what both could have. turn_away.hpp tells how it changes
+// hands.
+//
 // A unix path is bound under its own name and not renamed into place, because programs tell
 // sockets apart by getsockname(2). listen(2) comes last: before it no client can connect, so that
 // it does not matter that owner and mode are not yet what they should be.
@@ -30,18 +34,12 @@
 
 #include "config/src/model.hpp"
 #include "core/ids.hpp"
+#include "runtime/activation.hpp"
+#include "runtime/backlog.hpp"
+#include "runtime/open_socket.hpp"
 #include "runtime/unique_fd.hpp"
 
 namespace ostler::runtime {
-
-struct ListenError {
-  std::string stage;  // "bind tcp://127.0.0.1:80"
-  int error = 0;      // errno; 0: `stage` says it all
-};
-
-// Sockets that systemd handed to the manager (sd_listen_fds(3)): taken once at start, if LISTEN_PID
-// is this process, by name. Takes the variables out of the environment.
-std::multimap<std::string, UniqueFd> take_inherited_sockets();
 
 struct ListenerFigures {
   std::string address;              // as bound: the port the kernel chose, if it did
@@ -59,20 +57,33 @@ struct Member {
 
 class Listeners {
  public:
-  explicit Listeners(std::multimap<std::string, UniqueFd> inherited = {});
+  explicit Listeners(InheritedSockets inherited = {});
   ~Listeners();
   Listeners(const Listeners&) = delete;
   Listeners& operator=(const Listeners&) = delete;
 
-  // Equal key, same socket: the canonical address, and v6only where given. A port that the kernel
-  // chooses is each listener's own, so pool and name are part of its key.
+  // Equal key, same socket: the canonical address, and v6only where it matters. A unix path is
+  // named by its folder without symlinks. A port that the kernel chooses is each listener's own, so
+  // pool and name are part of its key.
   static std::string key(const std::string& pool, const config::Listener& listener);
 
-  // Opens (socket, options, bind, mode and owner, listen) or adopts the socket of `listener` under
-  // `key`; true also if that is open already. Close-on-exec. Error: nothing is left behind. A
-  // unix path that nobody listens on any more is replaced; one that somebody does is EADDRINUSE.
+  // The pool as it is to be started: with the keys of its listeners as they are now, and for
+  // `inherit:NAME` as many listeners as there are sockets of that name.
+  [[nodiscard]] config::Pool resolve(config::Pool pool) const;
+  // Closes the sockets from systemd whose names are not among these; their names.
+  std::vector<std::string> close_unused(const std::set<std::string>& names);
+  // Whether a unix path leads to this socket no more: it was removed, or something else is there.
+  [[nodiscard]] bool lost(const std::string& key) const;
+  // Then binds it anew, for whoever gets it next. False: error.
+  [[nodiscard]] bool mend(const std::string& key, ListenError& error);
+
+  // `may_wait`: a narrower address than one of ours need not get connections before a worker is
+  // ready for it. Opens (socket, options, bind, mode and owner, listen) or adopts the socket of
+  // `listener` under `key`; true also if that is open already. Close-on-exec. Error: nothing is
+  // left behind. A unix path that nobody listens on any more is replaced; one that somebody does is
+  // EADDRINUSE.
   [[nodiscard]] bool open(const std::string& key, const config::Listener& listener,
-                          ListenError& error);
+                          ListenError& error, bool may_wait = true);
   // Applies what can change on an open socket: backlog, mode, owner. What systemd opened is left
   // as its unit says.
   [[nodiscard]] bool adjust(const std::string& key, const config::Listener& listener,
@@ -100,9 +111,28 @@ class Listeners {
   // Called before a descriptor is closed.
   void on_closing(std::function<void(int fd)> closing) { closing_ = std::move(closing); }
 
+  // From now on no new connection finds it; what waits is there to be served. Whoever gets it next
+  // by `share` or `claim` makes an end of that. Not so with inherited sockets, and an abstract one
+  // is found until it is closed.
+  void turn_away(const std::string& key);
+  [[nodiscard]] bool turned_away(const std::string& key) const;
+  // Makes an end of that, and binds a path anew that leads elsewhere; as `share` and `claim` do.
+  [[nodiscard]] bool admit(const std::string& key, ListenError& error);
+  // A worker is ready that accepts from it: connections that another listener of ours has had until
+  // now may come.
+  void show(const std::string& key);
+
   // Closes; unlinks the path of a unix socket if it is still this socket's. An inherited socket
-  // is kept instead, so that it can be adopted again.
+  // is kept instead, so that it can be adopted again. What workers still have goes on in their
+  // hands.
   void close(const std::string& key);
+  struct Cut {
+    std::string address;
+    std::int64_t connections = 0;
+  };
+  // Lets go of closed sockets that no worker has any more, or of all: connections that still
+  // waited.
+  std::vector<Cut> close_former(bool all);
 
   [[nodiscard]] bool is_open(const std::string& key) const;
   // The socket of a worker, or of anybody; -1: not open.
@@ -115,13 +145,16 @@ class Listeners {
 
  private:
   struct Socket;
+  struct Former;
   [[nodiscard]] static bool add(Socket& socket, ListenError& error);
-  std::multimap<std::string, UniqueFd> inherited_;
+  [[nodiscard]] bool open_beside_own(Socket& socket, const config::Listener& listener,
+                                     bool may_wait, UniqueFd& fd, ListenError& error);
+  [[nodiscard]] bool open_anew(const std::string& key, Socket& socket, ListenError& error);
+  void retire(const std::string& key, std::vector<Member> members);
+  InheritedSockets inherited_;
   std::map<std::string, Socket> sockets_;
+  std::vector<Former> former_;
   std::function<void(int fd)> closing_;
 };
-
-// Connections that wait on a tcp listener; -1: not known.
-std::int64_t waiting_on(int fd);
 
 }  // namespace ostler::runtime

@@ -106,6 +106,10 @@ void Runtime::perform(const core::Note& action) {
   // What was measured while it started says nothing about what it uses.
   if (action.kind == core::NoteKind::kWorkerReady && process != processes_.end()) {
     process->second.measured.reset();
+    const config::Pool& pool = process->second.launch->pool;
+    for (const config::Listener& listener : pool.listen) {
+      listeners_.show(Listeners::key(pool.name, listener));
+    }
   }
   const control::EventView event = event_of(action);
   log_note(action, event);

@@ -144,6 +144,7 @@ void Runtime::request_reload(const control::Command& command, core::ReloadReques
 // Reads the configuration again, for the reload whose turn it is.
 void Runtime::perform(const core::ReadPlan&) {
   config::Loaded loaded = options_.load();
+  if (loaded.ok()) mend_listeners(loaded.config, loaded.faults);
   core::PlanRead read;
   if (loaded.ok()) {
     try {

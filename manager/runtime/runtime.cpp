@@ -31,21 +31,6 @@ std::string reason(int error) {
   return std::generic_category().message(error);
 }
 
-core::Failure listener_failure(const ListenError& error) {
-  core::Failure failure;
-  failure.kind = core::FailureKind::kListener;
-  failure.stage = error.stage;
-  failure.error = error.error;
-  return failure;
-}
-
-const config::Listener* find_listener(const config::Pool& pool, const std::string& key) {
-  const auto found = std::ranges::find_if(pool.listen, [&](const config::Listener& listener) {
-    return Listeners::key(pool.name, listener) == key;
-  });
-  return found == pool.listen.end() ? nullptr : &*found;
-}
-
 }  // namespace
 
 Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
@@ -79,8 +64,12 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
                 enqueue(core::WorkerSigned{worker, core::WorkerSign::kReady});
               }),
       signals_(context, [this](int signal) { on_signal(signal); }),
+      backlog_watch_(context),
       timer_(context) {
-  listeners_.on_closing([this](int fd) { doorbell_.forget(fd); });
+  listeners_.on_closing([this](int fd) {
+    doorbell_.forget(fd);
+    steering_.forget(fd);
+  });
   const std::uint64_t seed = std::random_device{}();
   core_ = core::Core(seed);
   if (!options_.trace.empty()) {
@@ -102,6 +91,7 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
 Runtime::~Runtime() = default;
 
 int Runtime::run() {
+  close_unused_sockets();
   enqueue(core::PlanAccepted{{}, make_plans(config_)});
   systemd_.start_watchdog();
   context_.run();
@@ -122,9 +112,10 @@ core::Plan Runtime::make_plans(const config::Config& config) {
   core::Plan plan;
   for (const auto& [name, pool] : config.pools) {
     const core::LaunchId id{++last_launch_};
-    launches.emplace(id, make_launch(pool));
+    const config::Pool resolved = listeners_.resolve(pool);
+    launches.emplace(id, make_launch(resolved));
     const int automatic = automatic_workers(resources, pool.recycle.memory);
-    plan.pools.push_back(make_plan(pool, id, automatic));
+    plan.pools.push_back(make_plan(resolved, id, automatic));
   }
   launches_.merge(launches);
   return plan;
@@ -231,6 +222,7 @@ void Runtime::bury() {
     if (remembered_.size() > limits::kRemembered) remembered_.pop_front();
     processes_.erase(found);
   }
+  tell_cut(false);
   std::erase_if(requests_before_,
                 [&](const auto& entry) { return !core_.state().pools.contains(entry.first); });
 }
@@ -379,38 +371,6 @@ void Runtime::perform(const core::Actions& actions) {
   }
 }
 
-void Runtime::perform(const core::OpenListener& action) {
-  const auto launch = launches_.at(action.launch);
-  const config::Listener* listener = find_listener(launch->pool, action.key);
-  ListenError error;
-  if (listeners_.open(action.key, *listener, error)) {
-    const ListenerFigures figures = listeners_.figures(action.key);
-    spdlog::info("listening on {}", figures.address);
-    if (figures.backlog_limit >= 0 && figures.backlog_limit < listener->backlog) {
-      spdlog::warn("{}: the kernel cut the backlog from {} to {} (net.core.somaxconn)",
-                   figures.address, listener->backlog, figures.backlog_limit);
-    }
-    return enqueue(core::ListenerOpened{action.key});
-  }
-  // The workers of a manager that was killed may still drain, with the address in their hands.
-  const bool patient = error.error == EADDRINUSE && !core_.state().configured &&
-                       now() < started_ + limits::kBindPatience;
-  if (!patient) {
-    const core::Failure failure = listener_failure(error);
-    spdlog::error("{}", core::describe(failure));
-    return enqueue(core::ListenerFailed{action.key, failure});
-  }
-  auto timer = std::make_shared<boost::asio::steady_timer>(context_, limits::kBindAgain);
-  timer->async_wait([this, timer, action](const boost::system::error_code&) {
-    if (launches_.contains(action.launch)) perform(action);
-  });
-}
-
-void Runtime::perform(const core::CloseListener& action) {
-  spdlog::info("closing {}", listeners_.figures(action.key).address);
-  listeners_.close(action.key);
-}
-
 // A pipe for what the worker writes, or what else its `output` asks for.
 void Runtime::open_output(Process& process, SpawnRequest& request, UniqueFd& end) {
   const config::Output& output = process.launch->pool.output;
@@ -553,6 +513,8 @@ void Runtime::perform(const core::Reply& action) {
 
 void Runtime::perform(const core::ExitManager& action) {
   exit_reason_ = action.reason;
+  backlog_watch_.stop();
+  tell_cut(true);
   if (core_.state().stopping_now) children_.kill_strays();
   finish_if_over();
 }
@@ -569,20 +531,6 @@ void Runtime::finish_if_over() {
     return;
   }
   if (server_down_ || !armed_) context_.stop();
-}
-
-void Runtime::adjust_listeners(const std::string& name) {
-  const core::Pool* pool = core::find_pool(core_.state(), name);
-  const auto launch = pool == nullptr ? launches_.end() : launches_.find(pool->plan().launch);
-  if (launch == launches_.end()) return;
-  for (const config::Listener& listener : launch->second->pool.listen) {
-    ListenError error;
-    if (!listeners_.adjust(Listeners::key(name, listener), listener, error)) {
-      control::EventView event;
-      event.pool = name;
-      log_event(spdlog::level::err, event, "{}: {}", error.stage, reason(error.error));
-    }
-  }
 }
 
 }  // namespace ostler::runtime

@@ -6,7 +6,8 @@
 // workers: that is the core's.
 //
 // runtime.cpp is the loop and the actions, checks.cpp what is asked of running workers, sharing.cpp
-// who gets which sockets and connections,
+// who gets which sockets and connections, opening.cpp and closing.cpp how
+// listeners come about and end,
 // requests.cpp the control API, report.cpp logs and events, status.cpp the figures.
 #pragma once
 
@@ -24,11 +25,13 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "config/src/load.hpp"
 #include "control/messages.hpp"
 #include "core/core.hpp"
+#include "runtime/backlog_watch.hpp"
 #include "runtime/child_watch.hpp"
 #include "runtime/control_server.hpp"
 #include "runtime/control_socket.hpp"
@@ -52,12 +55,12 @@ namespace ostler::runtime {
 
 // What the manager was started with and the configuration does not say.
 struct RuntimeOptions {
-  std::function<config::Loaded()> load;            // reads the configuration again, for a reload
-  std::multimap<std::string, UniqueFd> inherited;  // sockets from systemd
-  std::vector<std::string> environment;            // as the manager got it, "KEY=VALUE"
-  std::optional<rlimit> open_files;                // RLIMIT_NOFILE as the manager got it
-  mode_t umask = 022;                              // as the manager got it
-  std::string trace;                               // record the core's trace here; "": no
+  std::function<config::Loaded()> load;  // reads the configuration again, for a reload
+  InheritedSockets inherited;            // sockets from systemd
+  std::vector<std::string> environment;  // as the manager got it, "KEY=VALUE"
+  std::optional<rlimit> open_files;      // RLIMIT_NOFILE as the manager got it
+  mode_t umask = 022;                    // as the manager got it
+  std::string trace;                     // record the core's trace here; "": no
 };
 
 class Runtime {
@@ -132,8 +135,9 @@ class Runtime {
 
   // runtime.cpp: the actions.
   void perform(const core::Actions& actions);
-  void perform(const core::OpenListener& action);
-  void perform(const core::CloseListener& action);
+  void perform(const core::OpenListener& action);   // opening.cpp
+  void perform(const core::CloseListener& action);  // closing.cpp
+  void perform(const core::TurnAway& action);
   void perform(const core::Spawn& action);
   void perform(const core::SignalWorker& action);
   void perform(const core::DropLaunch& action);
@@ -146,7 +150,7 @@ class Runtime {
   void perform(const core::LetAccept& action);
   void perform(const core::Look& action);
   void perform(const core::Measure& action);
-  void perform(const core::EmptyQueue& action);  // sharing.cpp
+  void perform(const core::EmptyQueue& action);
   void perform(const core::Watch& action);
   void perform(const core::AwaitDemand& action);
   void open_output(Process& process, SpawnRequest& request, UniqueFd& end);
@@ -170,6 +174,7 @@ class Runtime {
   // sharing.cpp
   Steering::Hooks steering_hooks();
   [[nodiscard]] Steering::Standing standing(core::WorkerId worker) const;
+  bool admit_all(const config::Pool& pool, ListenError& failure);
   bool give_sockets(const core::Spawn& action, const config::Pool& pool, ListenError& failure);
   std::vector<LoadMeter::Source> load_sources(core::PoolId id) const;
   void share_out();
@@ -179,6 +184,18 @@ class Runtime {
   void tell_to_return(const Process& process) const;
   void on_knock(const std::string& key);
   void left_behind(const Process& process);
+
+  // opening.cpp
+  void refuse(const std::string& key, const ListenError& error, const std::string& more = {});
+  void say_who_has_it(const std::string& key, const config::Address& address,
+                      const ListenError& error);
+  void close_unused_sockets();
+  void mend_listeners(const config::Config& config, std::vector<config::Fault>& faults);
+
+  // closing.cpp
+  [[nodiscard]] bool is_served(const std::string& key, const Member& member) const;
+  [[nodiscard]] std::int64_t backlog_of(const std::vector<std::string>& keys) const;
+  void tell_cut(bool all);
 
   // requests.cpp
   void handle(const control::Command& command, const Peer& peer, ControlServer::Respond respond);
@@ -240,6 +257,8 @@ class Runtime {
   Probes probes_;
   Signals signals_;
   std::optional<ControlServer> server_;
+  BacklogWatch backlog_watch_;
+  std::vector<std::jthread> searches_;  // for whoever has an address
   boost::asio::steady_timer timer_;
   std::optional<core::Time> armed_;
 

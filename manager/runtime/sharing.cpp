@@ -97,10 +97,17 @@ void Runtime::perform(const core::AwaitDemand& action) {
   }
 }
 
+// The manager accepts for it.
+bool Runtime::admit_all(const config::Pool& pool, ListenError& failure) {
+  return std::ranges::all_of(pool.listen, [&](const config::Listener& listener) {
+    return listeners_.admit(Listeners::key(pool.name, listener), failure);
+  });
+}
+
 // Gives a worker that is about to be started its sockets. False: `failure` says why not.
 bool Runtime::give_sockets(const core::Spawn& action, const config::Pool& pool,
                            ListenError& failure) {
-  if (pool.accept == config::Accept::kDispatch) return true;
+  if (pool.accept == config::Accept::kDispatch) return admit_all(pool, failure);
   std::set<core::WorkerId> hopeless;
   for (const auto& [id, worker] : core_.state().pools.at(action.pool).workers) {
     const bool over =
@@ -141,6 +148,14 @@ void Runtime::dispatch_connections() {
       dispatched.policy = process->second.launch->pool.dispatch;
       dispatched.workers.emplace(worker, process->second.channel);
       add(process->second.channel->listeners());
+    }
+    for (const auto& [generation, plan] : pool.generations) {
+      if (plan.accept != core::Accept::kDispatch) continue;
+      for (const std::string& key : plan.listeners) {
+        if (!listeners_.turned_away(key)) continue;
+        add({key});
+        dispatched.closing.insert(key);
+      }
     }
     const auto launch = launches_.find(pool.plan().launch);
     const bool wanted = pool.plan().accept == core::Accept::kDispatch && launch != launches_.end();
@@ -193,13 +208,6 @@ void Runtime::steer_listeners() {
   }
   steering_.steer(keys);
   steering_.look();
-}
-
-void Runtime::perform(const core::EmptyQueue& action) {
-  const auto found = processes_.find(action.worker);
-  if (found == processes_.end()) return;
-  log_event(spdlog::level::debug, about(found->second), "{}[{}]: new connections go elsewhere",
-            found->second.name(), found->second.pid);
 }
 
 }  // namespace ostler::runtime

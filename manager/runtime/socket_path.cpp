@@ -93,13 +93,15 @@ int SocketPath::set_owner_and_mode(uid_t uid, gid_t gid, mode_t mode) const {
   return now == mode ? 0 : change_mode(file_.get(), mode);
 }
 
-void SocketPath::unlink() {
+bool SocketPath::is_there() const {
   struct stat by_path {};
   struct stat held {};
-  const bool ours = file_ && lstat(path_.c_str(), &by_path) == 0 &&
-                    fstat(file_.get(), &held) == 0 && by_path.st_dev == held.st_dev &&
-                    by_path.st_ino == held.st_ino;
-  if (ours) ::unlink(path_.c_str());
+  return file_ && lstat(path_.c_str(), &by_path) == 0 && fstat(file_.get(), &held) == 0 &&
+         by_path.st_dev == held.st_dev && by_path.st_ino == held.st_ino;
+}
+
+void SocketPath::unlink() {
+  if (is_there()) ::unlink(path_.c_str());
   file_.reset();
 }
 

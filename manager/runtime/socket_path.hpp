@@ -32,13 +32,16 @@ class SocketPath {
   [[nodiscard]] int set_owner_and_mode(uid_t uid, gid_t gid, mode_t mode) const;
 
   explicit operator bool() const { return static_cast<bool>(file_); }
+  // Whether the path still leads to the file that `bind` made.
+  [[nodiscard]] bool is_there() const;
+  // If it does.
+  void unlink();
   // As the file was made.
   [[nodiscard]] uid_t made_by() const { return uid_; }
   [[nodiscard]] gid_t made_by_group() const { return gid_; }
 
  private:
   [[nodiscard]] int hold();
-  void unlink();
 
   std::string path_;
   UniqueFd file_;

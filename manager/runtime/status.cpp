@@ -135,6 +135,12 @@ control::PoolView Runtime::pool_view(const core::Pool& pool) {
     last.generation = error.generation;
     last.output = output_of(error.worker);
   }
+  for (const std::string& key : pool.plan().listeners) {
+    if (!listeners_.lost(key)) continue;
+    control::ErrorView& last = view.last_error.emplace();
+    last.message = key + " was removed or replaced: nobody can connect. A reload binds it anew";
+    last.time = std::chrono::system_clock::now();
+  }
   for (const auto& [id, worker] : pool.workers) view.workers.push_back(worker_view(worker));
   const auto before = requests_before_.find(pool.id);
   if (before != requests_before_.end()) view.requests = before->second;

@@ -45,6 +45,12 @@ void Steering::rung(const std::string& key) {
   look();
 }
 
+void Steering::forget(int fd) {
+  for (auto& [key, group] : groups_) {
+    if (group.queues.erase(fd) > 0) group.attached.clear();
+  }
+}
+
 void Steering::look() {
   if (groups_.empty()) return;
   for (auto& [key, group] : groups_) group.awake = true;

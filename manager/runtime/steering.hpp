@@ -65,6 +65,8 @@ class Steering {
   void steer(const std::set<std::string>& keys);
   // Something has changed among the workers: the selectors are renewed now.
   void look();
+  // This socket is being closed: who has which index changes.
+  void forget(int fd);
   // Somebody knocked.
   void rung(const std::string& key);
   [[nodiscard]] std::optional<Queue> queue(core::WorkerId worker) const;

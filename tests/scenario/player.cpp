@@ -206,6 +206,10 @@ void Player::command(const std::vector<std::string>& words) {
     looked(words);
   } else if (verb == "emptied") {
     step(QueueEmptied{worker(object)});
+  } else if (verb == "waiting") {
+    waiting_[object] = pool(object);
+  } else if (verb == "served") {
+    step(BacklogServed{waiting_.at(object)});
   } else if (verb == "stranded") {
     const Pool* pool = find_pool(core_.state(), object);
     step(Stranded{pool != nullptr ? pool->id : PoolId{}});
@@ -429,7 +433,16 @@ void Player::tell(const ReloadQueued& action) {
 }
 
 void Player::tell(const EmptyQueue& action) {
-  lines_.push_back("empty the queue of " + name(action.worker));
+  lines_.push_back(
+      "empty the queue of " + name(action.worker) +
+      (action.listeners.empty() ? "" : ", and turn away from " + join(action.listeners, 0)));
+}
+
+void Player::tell(const TurnAway& action) {
+  lines_.push_back("turn away from " + join(action.listeners, 0));
+  const auto waiting = waiting_.find(action.pool_name);
+  const bool some = waiting != waiting_.end() && waiting->second == action.pool;
+  if (!some) answers_.emplace_back(BacklogServed{action.pool});
 }
 
 void Player::tell(const LetAccept& action) {

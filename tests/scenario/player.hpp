@@ -27,6 +27,8 @@
 //                          what its scoreboard says: how long it has been silent, how long WHAT
 //                          has been served, or has waited for it
 //   emptied WORKER         nothing waits on its own socket
+//   waiting POOL           when the pool is to end, connections wait for its workers
+//   served POOL            they have been served
 //   stranded POOL          connections wait on a socket whose worker is gone
 //   measured WORKER [BYTES]
 //   extend WORKER TIME
@@ -83,6 +85,7 @@ class Player {
   void tell(const core::SignalWorker& action);
   void tell(const core::Probe& action);
   void tell(const core::EmptyQueue& action);
+  void tell(const core::TurnAway& action);
   void tell(const core::LetAccept& action);
   void tell(const core::Look& action);
   void tell(const core::Measure& action);
@@ -109,6 +112,7 @@ class Player {
   std::map<core::OperationId, std::string> operations_;
   std::set<std::string> broken_;
   std::string faulty_;
+  std::map<std::string, core::PoolId> waiting_;  // pools that have a backlog when they end
   bool unstartable_ = false;
   std::vector<core::Event> answers_;
   std::vector<std::string> lines_;

@@ -55,6 +55,8 @@ const std::vector<Mistake>& mistakes() {
       {"lose-look", "nobody looks at a worker that has work"},
       {"look-at-random", "an idle worker is looked at"},
       {"look-for-less", "a look with a shorter limit"},
+      {"lose-turning-away", "a pool ends, and connections still come in"},
+      {"keep-the-door-open", "the last worker of a listener goes, and connections still come in"},
       {"lose-emptying", "a worker's queue is not emptied before it goes"},
       {"empty-at-random", "a worker's queue is emptied for no reason"},
       {"lose-measure", "a worker's memory is not measured"},
@@ -137,6 +139,10 @@ void Corruptor::spoil_care(Actions& actions) {
   if (is("lose-accept")) drop<LetAccept>(actions, all);
   if (is("lose-look")) drop<Look>(actions, all);
   if (is("lose-emptying")) drop<EmptyQueue>(actions, all);
+  if (is("keep-the-door-open")) {
+    change<EmptyQueue>(actions, [](EmptyQueue& queue) { queue.listeners.clear(); });
+  }
+  if (is("lose-turning-away")) drop<TurnAway>(actions, all);
   if (is("lose-measure")) drop<Measure>(actions, all);
   if (is("look-for-less")) {
     change<Look>(actions, [](Look& look) {
@@ -159,7 +165,7 @@ void Corruptor::spoil_care(Actions& actions) {
   const WorkerId worker = spawned_.back().worker;
   if (is("accept-early")) actions.emplace_back(LetAccept{worker});
   if (is("look-at-random")) actions.emplace_back(Look{worker, {}, {}});
-  if (is("empty-at-random")) actions.emplace_back(EmptyQueue{worker});
+  if (is("empty-at-random")) actions.emplace_back(EmptyQueue{worker, {}});
   if (is("measure-at-random")) actions.emplace_back(Measure{worker});
 }
 

@@ -49,6 +49,10 @@ void Oracle::notice_late() {
   stood_still_.emplace_back(now_, stood + limits::kGrace);
   if (stood_still_.size() > limits::kStalls) stood_still_.pop_front();
   for (const auto& pool : pools_) {
+    if (pool->serves_backlog()) {
+      pool->closing->since += stood + limits::kGrace;
+      pool->closing->until += stood + limits::kGrace;
+    }
     for (auto& [number, slot] : pool->slots) shift(slot.latest, stood);
     if (pool->rollout) shift(pool->rollout->latest, stood);
   }
@@ -250,7 +254,7 @@ void Oracle::on(const Spawned& event) {
     worker->kill_due = now_;
   } else {
     worker->owes_stop = true;
-    worker->stop_due = now_ + worker->plan.stop_timeout;
+    worker->stop_due = gone_by(*worker);
   }
 }
 

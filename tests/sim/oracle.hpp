@@ -96,6 +96,7 @@ class Oracle {
     bool owes_stop = false;  // the core said that it goes: the signal must follow
     // Or its own queue is to be emptied first, until `stop_due` at the latest.
     bool owes_empty = false;
+    std::set<std::string> last_to_serve;  // these listeners, when it was told to go
     bool emptying = false;
     bool owes_abort = false;
     bool killed = false;
@@ -164,10 +165,17 @@ class Oracle {
     std::set<WorkerId> failed;
     Time started{};
   };
+  // New connections are turned away; those that wait are served before anybody is told to go.
+  struct Closing {
+    Time since{}, until{};
+    bool over = false;
+  };
   struct Pool {
     PoolId id;  // none until the first Spawn
     std::string name;
     bool removed = false;
+    std::optional<Closing> closing;
+    std::set<std::string> owes_turning_away;  // from these listeners
     std::map<Generation, PoolPlan> plans;
     Generation current = 0, last = 0;
     std::optional<int> scaled;
@@ -181,6 +189,7 @@ class Oracle {
     [[nodiscard]] Generation desired() const {
       return !rollout ? current : rollout->back ? rollout->from : rollout->to;
     }
+    [[nodiscard]] bool serves_backlog() const { return closing && !closing->over; }
     [[nodiscard]] bool rolling() const { return rollout && !rollout->back; }
     // No more processes than wanted: a worker goes before its successor is started.
     [[nodiscard]] bool stops_first() const;
@@ -252,6 +261,7 @@ class Oracle {
   void on(const core::Looked& event);
   void on(const core::Measured& event);
   void on(const core::QueueEmptied& event);
+  void on(const core::BacklogServed& event);
   void on(const core::Stranded& event);
   void on(const core::LoadSeen& event);
   void on(const core::Demand& event);
@@ -277,7 +287,11 @@ class Oracle {
   void told_fault(Worker& worker, core::FailureKind kind);
   void said_ready(Worker& worker);
   void let_go(Worker& worker);
-  void hurry(Pool& pool);
+  [[nodiscard]] std::set<std::string> last_served_by(const Worker& worker) const;
+  void begin_closing(Pool& pool);
+  void end_closing(Pool& pool);
+  void settle_closing(Pool& pool);
+  [[nodiscard]] Time gone_by(const Worker& worker) const;
   [[nodiscard]] static core::FailureKind lack(const Worker& worker);
   void said_gone(const core::Note& note);
   void check_cause(Worker& worker, StopCause cause);
@@ -288,6 +302,7 @@ class Oracle {
   // oracle_care.cpp: warm-up, health, work and wear.
   void act(const core::Probe& action);
   void act(const core::EmptyQueue& action);
+  void act(const core::TurnAway& action);
   void act(const core::LetAccept& action);
   void act(const core::Look& action);
   void act(const core::Measure& action);
@@ -353,6 +368,7 @@ class Oracle {
   void check_worker_reply(const Operation& operation, const core::WorkerRequested& request,
                           const core::Reply& reply);
   [[nodiscard]] bool needs(LaunchId launch) const;
+  [[nodiscard]] static std::set<std::string> listeners_of(const Pool& pool);
   [[nodiscard]] std::set<std::string> needed_listeners() const;
 
   // oracle_duties.cpp: what must hold when a step is over.

@@ -23,6 +23,10 @@ int Oracle::least(const Pool& pool) {
 
 void Oracle::end(std::optional<Time> promised) {
   if (!fault_.empty()) return;
+  for (const auto& pool : pools_) {
+    settle_closing(*pool);
+    check(pool->owes_turning_away.empty(), "nobody is turned away from " + pool->name);
+  }
   const bool continues = promised && *promised <= now_;  // the rest comes in the next step
   for (auto& [id, worker] : workers_) {
     if (worker->serves() && now_ >= worker->settled_at) {
@@ -34,7 +38,8 @@ void Oracle::end(std::optional<Time> promised) {
       }
     }
     check_worker(*worker);
-    const bool goes = stopping_ || worker->pool->removed;
+    const bool serves_backlog = worker->pool->serves_backlog() && worker->serves();
+    const bool goes = (stopping_ || worker->pool->removed) && !serves_backlog;
     if (goes && worker->active() && !continues) wrong("not told to go: " + name(*worker));
   }
   for (const auto& pool : pools_) {
@@ -268,6 +273,10 @@ std::optional<Time> Oracle::first_deadline(std::string* what) const {
     }
     consider(next_care(*worker), "care", whose);
   }
+  for (const auto& pool : pools_) {
+    if (pool->serves_backlog())
+      consider(pool->closing->until, "backlog", [&] { return pool->name; });
+  }
   if (stopping_) return first;
   for (const auto& pool : pools_) {
     if (pool->removed) continue;
@@ -299,6 +308,7 @@ bool Oracle::idle() const {
     if (next_care(*worker)) return false;
   }
   return std::ranges::all_of(pools_, [this](const auto& pool) {
+    if (pool->serves_backlog()) return false;
     if (follows_load(*pool) && !pool->load.watching && pool->load.due) return false;
     return std::ranges::all_of(pool->slots, [](const auto& entry) { return !entry.second.latest; });
   });

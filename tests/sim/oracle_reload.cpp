@@ -22,9 +22,24 @@ void Oracle::act(const OpenListener& action) {
 }
 
 void Oracle::act(const CloseListener& action) {
+  for (const auto& pool : pools_) settle_closing(*pool);
   const bool was_open = open_.erase(action.key) > 0;
   if (!was_open) return check(stray_ == action.key, "closed, and was not open: " + action.key);
   check(!needed_listeners().contains(action.key), "closed while in use: " + action.key);
+}
+
+// Of the generations in force, of those that workers have, and of the one to roll back to.
+std::set<std::string> Oracle::listeners_of(const Pool& pool) {
+  std::set<std::string> needed;
+  const auto need = [&](const PoolPlan& plan) {
+    needed.insert(plan.listeners.begin(), plan.listeners.end());
+  };
+  // A new pool that failed has no generation to go back to.
+  need(pool.plans.at(pool.desired() == 0 ? pool.last : pool.desired()));
+  if (pool.rollout) need(pool.plans.at(pool.rollout->to));
+  if (pool.rollout && pool.rollout->from != 0) need(pool.plans.at(pool.rollout->from));
+  for (const Worker* worker : pool.workers) need(worker->plan);
+  return needed;
 }
 
 std::set<std::string> Oracle::needed_listeners() const {
@@ -33,10 +48,8 @@ std::set<std::string> Oracle::needed_listeners() const {
     needed.insert(plan.listeners.begin(), plan.listeners.end());
   };
   for (const auto& pool : pools_) {
-    if (pool->removed) continue;
-    need(pool->plans.at(pool->desired()));
-    if (pool->rollout && pool->rollout->from != 0) need(pool->plans.at(pool->rollout->from));
-    for (const Worker* worker : pool->workers) need(worker->plan);
+    if ((pool->removed || stopping_) && !pool->serves_backlog()) continue;
+    needed.merge(listeners_of(*pool));
   }
   if (reload_) std::ranges::for_each(reload_->plan.pools, need);
   return needed;
@@ -211,6 +224,9 @@ void Oracle::commit() {
     }
     roll(*pool, wanted);
   }
+  for (const auto& pool : pools_) {
+    if (pool->removed) begin_closing(*pool);
+  }
   configured_ = true;
   if (!reload.first) return;
   for (const Asker& asker : reload.askers) expect(asker.op, Outcome::kDone);
@@ -219,7 +235,6 @@ void Oracle::commit() {
 
 void Oracle::remove(Pool& pool) {
   pool.removed = true;
-  hurry(pool);
   pool.rollout.reset();
   reload_->waiting.insert(&pool);
 }
@@ -259,7 +274,7 @@ void Oracle::abandon() {
   for (const auto& pool : pools_) {
     if (pool->rollout) pool->current = pool->desired();
     pool->rollout.reset();
-    if (!stopping_now_) hurry(*pool);
+    begin_closing(*pool);
   }
   for (auto& [op, operation] : operations_) {
     const auto* request = std::get_if<WorkerRequested>(&operation.request);
@@ -295,7 +310,7 @@ void Oracle::pool_failing(const Note& note) {
   unsettle_slots(*pool);
   if (rollout.from != 0) return begin_load(*pool, held);
   pool->removed = true;
-  hurry(*pool);
+  begin_closing(*pool);
 }
 
 void Oracle::pool_finished(const Note& note) {
@@ -500,6 +515,7 @@ void Oracle::check_worker_reply(const Operation& operation, const WorkerRequeste
 void Oracle::act(const ExitManager& action) {
   check(stopping_, "the manager ends, though nobody asked");
   check(operations_.empty(), "the manager ends and owes answers");
+  check(open_.empty(), "the manager ends with a listener open");
   check(action.reason == gave_up_.value_or(ExitReason::kStopped), "the manager ends, wrong reason");
   for (const auto& [id, worker] : workers_) {
     check(worker->stuck, "the manager ends while a worker lives: " + name(*worker));

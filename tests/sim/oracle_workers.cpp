@@ -145,6 +145,7 @@ void Oracle::act(const SignalWorker& action) {
   }
   switch (action.kind) {
     case SignalKind::kStop:
+      settle_closing(*worker->pool);
       if (worker->emptying && now_ >= *worker->stop_due) let_go(*worker);  // it had its time
       check(worker->owes_stop && !worker->killed, "unfounded stop: " + name(*worker));
       worker->owes_stop = false;
@@ -201,9 +202,10 @@ void Oracle::told(Worker& worker, const Note& note) {
   const bool alone = worker.pool->stops_first() &&
                      std::ranges::none_of(worker.pool->workers,
                                           [](const Worker* other) { return other->serves(); });
-  const bool others_serve = !stopping_ && !worker.pool->removed && !alone;
-  const bool own_queue = worker.plan.accept == Accept::kReuseport && worker.ready;
-  if (!own_queue || !others_serve) return let_go(worker);
+  if (stopping_ || worker.pool->removed || !worker.ready) return let_go(worker);
+  const bool own_queue = worker.plan.accept == Accept::kReuseport && !alone;
+  worker.last_to_serve = last_served_by(worker);
+  if (!own_queue && worker.last_to_serve.empty()) return let_go(worker);
   worker.owes_empty = worker.emptying = true;
   worker.stop_due = now_ + worker.plan.stop_timeout;
 }
@@ -212,20 +214,90 @@ void Oracle::told(Worker& worker, const Note& note) {
 void Oracle::let_go(Worker& worker) {
   worker.emptying = false;
   worker.owes_stop = true;
-  worker.stop_due = now_ + worker.plan.stop_timeout;
+  worker.stop_due = gone_by(worker);
 }
 
-// From now on nobody waits for a queue to be emptied.
-void Oracle::hurry(Pool& pool) {
+// Its listeners, but for those that will be served when it is gone.
+std::set<std::string> Oracle::last_served_by(const Worker& worker) const {
+  std::set<std::string> last(worker.plan.listeners.begin(), worker.plan.listeners.end());
+  const auto leave_out = [&](const PoolPlan& plan) {
+    for (const std::string& key : plan.listeners) last.erase(key);
+  };
+  leave_out(worker.pool->plans.at(worker.pool->desired()));
+  for (const Worker* other : worker.pool->workers) {
+    if (other != &worker && other->serves()) leave_out(other->plan);
+  }
+  for (const auto& pool : pools_) {
+    if (pool.get() == worker.pool || pool->removed) continue;
+    for (const std::string& key : listeners_of(*pool)) last.erase(key);
+  }
+  return last;
+}
+
+// The pool is to end. Whoever serves goes on for half the shortest stop time, unless the shell says
+// that nothing waits; nobody waits for those who do not serve.
+void Oracle::begin_closing(Pool& pool) {
+  if (pool.closing) return;
+  pool.owes_turning_away = listeners_of(pool);
+  for (const auto& other : pools_) {
+    if (other.get() == &pool || other->removed || stopping_) continue;
+    for (const std::string& key : listeners_of(*other)) pool.owes_turning_away.erase(key);
+  }
+  pool.closing = Closing{now_, now_, false};
+  std::optional<Duration> shortest;
+  for (const Worker* worker : pool.workers) {
+    if (!worker->serves()) continue;
+    shortest = std::min(worker->plan.stop_timeout, shortest.value_or(worker->plan.stop_timeout));
+  }
+  if (shortest && !pool.owes_turning_away.empty()) pool.closing->until += *shortest / 2;
+}
+
+// From now on nobody waits for a queue to be emptied, and everybody is told to go.
+void Oracle::end_closing(Pool& pool) {
+  pool.closing->over = true;
   for (Worker* worker : pool.workers) {
     if (worker->emptying) let_go(*worker);
   }
+}
+
+void Oracle::settle_closing(Pool& pool) {
+  if (!pool.serves_backlog()) return;
+  const bool served =
+      std::ranges::any_of(pool.workers, [](const auto* one) { return one->serves(); });
+  if (!served || now_ >= pool.closing->until) end_closing(pool);
+}
+
+void Oracle::act(const TurnAway& action) {
+  const std::set<std::string> listeners(action.listeners.begin(), action.listeners.end());
+  const auto pool = std::ranges::find_if(pools_, [&](const auto& one) {
+    return one->name == action.pool_name && !one->owes_turning_away.empty();
+  });
+  if (pool == pools_.end()) return wrong("unfounded turning away: " + action.pool_name);
+  check((*pool)->owes_turning_away == listeners,
+        "turned away from the wrong listeners: " + action.pool_name);
+  (*pool)->owes_turning_away.clear();
+}
+
+void Oracle::on(const BacklogServed& event) {
+  const auto pool = std::ranges::find_if(
+      pools_, [&](const auto& one) { return one->id == event.pool && one->serves_backlog(); });
+  if (pool != pools_.end() && event.pool) end_closing(**pool);
+}
+
+// What the backlog has taken counts, up to half of the time.
+Time Oracle::gone_by(const Worker& worker) const {
+  const Duration stop = worker.plan.stop_timeout;
+  const auto& closing = worker.pool->closing;
+  return now_ + stop - (closing ? std::min(now_ - closing->since, stop / 2) : Duration{0});
 }
 
 void Oracle::act(const EmptyQueue& action) {
   Worker* worker = find(action.worker);
   check(worker != nullptr && std::exchange(worker->owes_empty, false),
         "unfounded emptying of a queue: " + names_.of(action.worker));
+  if (worker == nullptr) return;
+  check(worker->last_to_serve == std::set(action.listeners.begin(), action.listeners.end()),
+        "turned away from the wrong listeners: " + names_.of(action.worker));
 }
 
 void Oracle::on(const QueueEmptied& event) {
@@ -269,8 +341,14 @@ void Oracle::check_cause(Worker& worker, StopCause cause) {
       worker.pool->slots[worker.slot].given_up = true;
       return;
     case StopCause::kRemoved:
+      settle_closing(*worker.pool);
+      check(!worker.ready || !worker.pool->serves_backlog(),
+            "told to go before the backlog is served: " + name(worker));
       return check(worker.pool->removed, "called removed, and is not: " + name(worker));
     case StopCause::kStop:
+      settle_closing(*worker.pool);
+      check(!worker.ready || !worker.pool->serves_backlog(),
+            "told to go before the backlog is served: " + name(worker));
       return check(stopping_, "stopped, though the manager does not: " + name(worker));
     case StopCause::kRequested:
       return check(worker.drained, "nobody asked for it to go: " + name(worker));

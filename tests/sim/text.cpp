@@ -233,6 +233,9 @@ struct EventText {
            (e.memory ? std::to_string(*e.memory) : std::string("nothing"));
   }
   std::string operator()(const QueueEmptied& e) const { return "emptied " + names.of(e.worker); }
+  std::string operator()(const BacklogServed& e) const {
+    return "backlog of pool " + std::to_string(e.pool.value) + " served";
+  }
   std::string operator()(const Stranded& e) const {
     return "stranded, pool " + std::to_string(e.pool.value);
   }
@@ -262,7 +265,12 @@ struct ActionText {
   std::string operator()(const Probe& a) const {
     return "probe " + names.of(a.worker) + probe_text(a.warmup);
   }
-  std::string operator()(const EmptyQueue& a) const { return "empty queue " + names.of(a.worker); }
+  std::string operator()(const EmptyQueue& a) const {
+    std::string text = "empty queue " + names.of(a.worker);
+    for (const std::string& key : a.listeners) text += ", turn away from " + key;
+    return text;
+  }
+  std::string operator()(const TurnAway& a) const { return "turn away from " + a.pool_name; }
   std::string operator()(const LetAccept& a) const { return "let accept " + names.of(a.worker); }
   std::string operator()(const Look& a) const { return "look at " + names.of(a.worker); }
   std::string operator()(const Measure& a) const { return "measure " + names.of(a.worker); }

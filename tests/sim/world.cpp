@@ -32,6 +32,7 @@ void World::perform(const Action& action, Time now) {
   if (const auto* what = std::get_if<Watch>(&action)) watch(*what, now);
   if (const auto* what = std::get_if<AwaitDemand>(&action)) await(*what, now);
   if (const auto* what = std::get_if<EmptyQueue>(&action)) empty(*what, now);
+  if (const auto* what = std::get_if<TurnAway>(&action)) serve_backlog(*what, now);
   if (const auto* launch = std::get_if<DropLaunch>(&action)) {
     flaws_.erase(launch->launch);
     plans_.erase(launch->launch);
@@ -344,6 +345,17 @@ void World::empty(const EmptyQueue& queue, Time now) {
   post(now + random_.between(0ns, longest), QueueEmptied{queue.worker});
 }
 
+// Answered once, as soon as nothing waits for the pool's workers; if they ever take it.
+void World::serve_backlog(const TurnAway& action, Time now) {
+  if (happens(faults.never_empties)) return;
+  Duration longest = 20ms;
+  for (const auto& [id, process] : processes_) {
+    const bool slow = process.pool == action.pool && happens(faults.empties_late);
+    if (slow) longest = process.plan.stop_timeout;
+  }
+  post(now + random_.between(0ns, longest), BacklogServed{action.pool});
+}
+
 // What was on its way when the world was healed.
 void World::mend(Event& event) {
   if (auto* probed = std::get_if<Probed>(&event)) probed->result = ProbeResult::kPassed;
@@ -455,7 +467,7 @@ Event World::stranger() {
   const WorkerId who = dead_.empty() || random_.chance(0.2) ? WorkerId{1000000 + random_.below(9)}
                                                             : random_.pick(dead_);
   const ProbeResult result = static_cast<ProbeResult>(random_.between(0, 2));
-  switch (random_.between(0, 11)) {
+  switch (random_.between(0, 12)) {
     case 0:
       return Exited{who, false, 0, false};
     case 1:
@@ -478,6 +490,9 @@ Event World::stranger() {
       return LoadSeen{PoolId{random_.below(9)}, 1, 1, 1, true};
     case 10:
       return Demand{PoolId{random_.below(9)}};
+    case 11:
+      return BacklogServed{pools_.empty() || random_.chance(0.2) ? PoolId{1000000}
+                                                                 : pools_.front()};
     default:
       return WorkerSigned{who, static_cast<WorkerSign>(random_.between(0, 6))};
   }

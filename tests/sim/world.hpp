@@ -130,6 +130,7 @@ class World {
   Clients& clients_of(core::PoolId pool);
   void go_on(Clients& clients, core::Time now);
   void empty(const core::EmptyQueue& queue, core::Time now);
+  void serve_backlog(const core::TurnAway& action, core::Time now);
   void share(core::WorkerId worker, const Process& process, core::Time now);
   std::optional<core::Lasting> lasting(std::optional<core::Duration> limit, const Process& process,
                                        core::Time now);

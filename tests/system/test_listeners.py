@@ -1,6 +1,7 @@
 """Sockets: every kind, who may use them, and what happens when nobody accepts."""
 
 import os
+import signal
 import socket
 import stat
 import threading
@@ -19,6 +20,8 @@ numbers = [int(n) for n in sys.argv[1].split(",")]
 high = [os.dup2(n, 100 + n) for n in numbers]
 for place, number in enumerate(high): os.dup2(number, 3 + place)
 for number in high: os.close(number)
+for number in numbers:
+    if number >= 3 + len(numbers): os.close(number)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(numbers)),
                   LISTEN_FDNAMES=sys.argv[2])
 os.execv(sys.argv[3], sys.argv[3:])
@@ -184,3 +187,102 @@ def test_a_pool_may_have_many_listeners(manager):
     addresses = {listener["address"] for listener in one.pool()["listeners"]}
     assert len(addresses) == 20
     assert {fetch(address)[0] for address in addresses} == {200}
+
+
+def handed_over(manager, names, count, **pools):
+    """A manager that was given `count` sockets of these names; their ports."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        numbers = ",".join(str(one.fileno()) for one in sockets)
+        one = manager(pools, prefix=["/usr/bin/python3", "-I", "-S", "-c", ACTIVATE, numbers, names],
+                      pass_fds=[one.fileno() for one in sockets])
+        return one, [sock.getsockname()[1] for sock in sockets]
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+@pytest.mark.parametrize("accept", ["shared", "dispatch"])
+def test_all_sockets_of_one_name_are_served(manager, accept):
+    one, ports = handed_over(manager, "http:http", 2,
+                             web=example(accept=accept, listen=["inherit:http"]))
+    for _ in range(2):
+        assert [fetch(f"tcp://127.0.0.1:{port}")[0] for port in ports] == [200, 200]
+        addresses = [listener["address"] for listener in one.pool()["listeners"]]
+        assert addresses == [f"tcp://127.0.0.1:{port}" for port in ports]
+        assert one.reload()["outcome"] == "reloaded"
+
+
+def test_a_worker_is_told_the_name_of_each_of_them(manager):
+    one, ports = handed_over(manager, "a:b:a", 3,
+                             web=scripted(listen=["inherit:b", "inherit:a"]))
+    del ports
+    view = one.fetch("/env")[1]
+    assert '"LISTEN_FDS":"3"' in view and '"LISTEN_FDNAMES":"http:http1:http1"' in view
+
+
+def test_a_socket_that_no_pool_has_is_told_and_closed(manager):
+    one, ports = handed_over(manager, "http:admin", 2, web=scripted(listen=["inherit:http"]))
+    assert "named 'admin'" in one.log() and "named 'http'" not in one.log()
+    assert fetch(f"tcp://127.0.0.1:{ports[0]}")[0] == 200
+    with pytest.raises(ConnectionRefusedError):
+        connect(f"tcp://127.0.0.1:{ports[1]}")
+
+
+def test_two_sockets_of_one_name_are_too_many_for_fastcgi(manager):
+    with socket.create_server(("127.0.0.1", 0)) as a, socket.create_server(("127.0.0.1", 0)) as b:
+        one = manager({"web": scripted(listen=["inherit:http"], socket_protocol="fastcgi")},
+                      prefix=["/usr/bin/python3", "-I", "-S", "-c", ACTIVATE,
+                              f"{a.fileno()},{b.fileno()}", "http:http"],
+                      pass_fds=[a.fileno(), b.fileno()], start=False).launch()
+        assert one.wait() == 3
+    assert "2 sockets of that name" in one.log()
+
+
+def unix_pool(manager, make=scripted, **keys):
+    one = manager(start=False)
+    path = one.directory / "web.sock"
+    one.config["pools"]["web"] = make(listen=[{"address": f"unix://{path}", "mode": "0640"}], **keys)
+    return one.write().start(), path
+
+
+@pytest.mark.parametrize("accept", ["shared", "dispatch"])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_reload_binds_a_unix_path_anew_that_was_removed_or_replaced(manager, replaced, accept):
+    one, path = unix_pool(manager, example, accept=accept)
+    path.unlink()
+    assert "was removed or replaced" in one.pool()["last_error"]["message"]
+    if replaced:
+        path.write_text("")
+        answer = one.reload()
+        assert answer.status == 422 and "something else" in answer.json["errors"][0]["message"]
+        path.unlink()
+    assert one.reload()["outcome"] == "reloaded"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert {one.fetch()[0] for _ in range(4)} == {200}
+    assert one.pool()["last_error"] is None and "bound anew" in one.log()
+    assert one.stop() == 0 and not path.exists()
+
+
+def test_a_unix_path_that_was_removed_is_bound_anew_when_a_worker_is_replaced(manager):
+    one, path = unix_pool(manager)
+    path.unlink()
+    os.kill(one.pids()[0], signal.SIGKILL)
+    eventually(path.exists, what="the socket")
+    one.settle()
+    assert one.fetch()[0] == 200
+
+
+def test_a_unix_listener_whose_folder_is_gone_is_a_fault_of_the_reload(manager):
+    one = manager(start=False)
+    folder = one.directory / "run"
+    folder.mkdir()
+    one.config["pools"]["web"] = scripted(listen=[f"unix://{folder}/web.sock"])
+    one.write().start()
+    pids = one.pids()
+    (folder / "web.sock").unlink()
+    folder.rmdir()
+    answer = one.reload()
+    assert answer.status == 422 and one.pids() == pids
+    folder.mkdir()
+    assert one.reload()["outcome"] == "reloaded" and one.fetch()[0] == 200
