@@ -43,6 +43,7 @@ class PoolCheck {
     for (std::size_t i = 0; i < pool_.listen.size(); ++i) check_listener(i);
     check_fastcgi();
     check_accept();
+    check_ready();
     check_dispatch();
     check_scaling();
     check_worker();
@@ -335,6 +336,15 @@ class PoolCheck {
   }
 
   // Merged in from the defaults it is for those pools that dispatch.
+  void check_ready() {
+    if (pool_.ready.mode != ReadyMode::kListening || faulty("listen")) return;
+    if (pool_.listen.empty()) {
+      fault(at("ready"), "needs a listener, on which a worker can be seen to wait");
+    } else if (pool_.accept == Accept::kDispatch) {
+      fault(at("ready"), "is not for accept: dispatch, where the manager waits for connections");
+    }
+  }
+
   void check_dispatch() {
     if (pool_.accept == Accept::kDispatch || faulty("accept")) return;
     pool_.dispatch = Pool{}.dispatch;

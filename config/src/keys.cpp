@@ -97,10 +97,11 @@ void read_ready(Reader& reader, const At& at, PoolDraft& out) {
   static constexpr std::array kKeys = {
       Key<Ready>{{"after", "", "ready once it has lived that long"}, read_ready_after}};
   static constexpr std::array kChoices = {Choice<ReadyMode>{"auto", ReadyMode::kAuto},
-                                          Choice<ReadyMode>{"notify", ReadyMode::kNotify}};
-  static constexpr std::array<std::string_view, 2> kNames = {"auto", "notify"};
+                                          Choice<ReadyMode>{"notify", ReadyMode::kNotify},
+                                          Choice<ReadyMode>{"listening", ReadyMode::kListening}};
+  static constexpr std::array<std::string_view, 3> kNames = {"auto", "notify", "listening"};
   if (at.node->kind == NodeKind::kMap) {
-    if (at.node->entries.empty()) return reader.wrong(at, "auto, notify or {after: 2s}");
+    if (at.node->entries.empty()) return reader.wrong(at, "auto, notify, listening or {after: 2s}");
     return walk(reader, at, std::span<const Key<Ready>>(kKeys), out.pool.ready);
   }
   const bool known = at.node->kind == NodeKind::kScalar &&
@@ -447,7 +448,7 @@ std::span<const Key<PoolDraft>> pool_keys() {
       Key<PoolDraft>{{"spawn", "exec", "how a worker is started"}, read_spawn},
       Key<PoolDraft>{{"affinity", "", "the CPUs workers run on", Stage::kLater}},
       Key<PoolDraft>{{"ready", "auto",
-                      "when a worker is ready: notify, auto, or so long after its "
+                      "when a worker is ready: auto, notify, listening, or so long after its "
                       "start"},
                      read_ready},
       Key<PoolDraft>{{"timeouts.start", "60s", "from a worker's start until it is ready"},

@@ -75,7 +75,7 @@ enum class DispatchPolicy { kLeastConnections, kRoundRobin, kRandom };
 std::string_view word(Accept accept);
 std::string_view word(DispatchPolicy policy);
 
-enum class ReadyMode { kAuto, kNotify, kAfter };
+enum class ReadyMode { kAuto, kNotify, kListening, kAfter };
 struct Ready {
   ReadyMode mode = ReadyMode::kAuto;
   Duration after{};  // kAfter

@@ -148,6 +148,8 @@ std::string ready(const Ready& ready) {
       return "auto";
     case ReadyMode::kNotify:
       return "notify";
+    case ReadyMode::kListening:
+      return "listening";
     case ReadyMode::kAfter:
       return "{after: " + duration_text(ready.after) + "}";
   }

@@ -71,7 +71,8 @@ Json json_of(const WorkerView& worker) {
           {"memory", known(worker.memory)},
           {"cpu", seconds(worker.cpu)},
           {"heartbeat_age", seconds(worker.heartbeat_age)},
-          {"status", known(worker.status)}};
+          {"status", known(worker.status)},
+          {"not_ready", known(worker.not_ready)}};
 }
 
 Json json_of(const RolloutView& rollout) {

@@ -47,12 +47,13 @@ struct WorkerView {
   // Of a worker built on the SDK.
   std::optional<std::string> worker_class;  // sync, threads, async, other
   std::optional<std::uint64_t> requests, active, connections;
-  std::optional<double> busy;           // seconds since it last had nothing to do
-  std::vector<ServingView> serving;     // the oldest ones
-  std::optional<std::uint64_t> memory;  // bytes
-  std::optional<double> cpu;            // seconds
-  std::optional<double> heartbeat_age;  // seconds
-  std::optional<std::string> status;    // what it said of itself
+  std::optional<double> busy;            // seconds since it last had nothing to do
+  std::vector<ServingView> serving;      // the oldest ones
+  std::optional<std::uint64_t> memory;   // bytes
+  std::optional<double> cpu;             // seconds
+  std::optional<double> heartbeat_age;   // seconds
+  std::optional<std::string> status;     // what it said of itself
+  std::optional<std::string> not_ready;  // why it is not, where more is known than that it starts
 };
 
 struct RolloutView {

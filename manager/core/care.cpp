@@ -23,6 +23,48 @@ void earlier(std::optional<Time>& time, Time other) {
 
 }  // namespace
 
+void Machine::says_ready(Pool& pool, Worker& worker) {
+  if (worker.state != WorkerState::kStarting) return;
+  if (!worker.starting.said) worker.starting.said = now_;
+  const PoolPlan& plan = pool.generations.at(worker.generation);
+  switch (plan.ready_by) {
+    case ReadyBy::kWord:
+      return can_serve(pool, worker);
+    case ReadyBy::kWordAndSight:
+      // An arbiter says it before its application is loaded. One that knows the channel knows what
+      // it says.
+      if (worker.care.speaks) can_serve(pool, worker);
+      return;
+    case ReadyBy::kSight:
+      // It waits for the manager's word before it waits for connections.
+      if (worker.care.speaks && plan.warmup > 0) can_serve(pool, worker);
+      return;
+    case ReadyBy::kTime:
+      return;
+  }
+}
+
+void Machine::on(const Seen& event) {
+  Pool* pool = nullptr;
+  Worker* worker = find(event.worker, &pool);
+  if (worker == nullptr || !worker->spawned) {
+    ++state_.ignored;
+    return;
+  }
+  if (worker->state != WorkerState::kStarting) return;
+  Starting& starting = worker->starting;
+  starting.seen = event.sight;
+  starting.detail = event.detail;
+  const ReadyBy ready_by = pool->generations.at(worker->generation).ready_by;
+  if (ready_by != ReadyBy::kSight && ready_by != ReadyBy::kWordAndSight) return;
+  const bool both = ready_by == ReadyBy::kWordAndSight;
+  if (both && (worker->care.speaks || (starting.said && event.since < *starting.said))) return;
+  const bool believed = both && starting.said && event.sight == Sight::kUnknown;
+  if (event.sight != Sight::kWaiting && !believed) return;
+  touch(*pool);
+  can_serve(*pool, *worker);
+}
+
 // It says, or is seen, that it can serve: it is warmed up first, if it is to be.
 void Machine::can_serve(Pool& pool, Worker& worker) {
   const PoolPlan& plan = pool.generations.at(worker.generation);

@@ -175,7 +175,7 @@ void Machine::on(const WorkerSigned& event) {
   if (!worker->active()) return;  // it may talk until it is gone; nothing depends on it
   switch (event.sign) {
     case WorkerSign::kReady:
-      if (worker->state == WorkerState::kStarting) can_serve(*pool, *worker);
+      says_ready(*pool, *worker);
       break;
     case WorkerSign::kHeartbeat: {
       // The first one makes a deadline; later ones only move it, which a step finds out by itself.
@@ -204,7 +204,9 @@ void Machine::on(const WorkerSigned& event) {
     }
     case WorkerSign::kSpeaks:
       worker->care.speaks = true;
-      return;
+      if (!worker->starting.said) return;
+      says_ready(*pool, *worker);  // which meant less before
+      break;
     case WorkerSign::kAwake:
       watch_soon(*pool);
       has_work(*pool, *worker);

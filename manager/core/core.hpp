@@ -127,6 +127,8 @@ ManagerState manager_state(const State& state);
 std::string describe_exit(const State& state);
 PoolState pool_state(const State& state, const Pool& pool);
 const Pool* find_pool(const State& state, const std::string& name);
+// What is known of a worker that is not ready yet, where being seen counts: "neither it nor …".
+std::string why_not_ready(const PoolPlan& plan, const Worker& worker);
 const Worker* find_worker(const State& state, WorkerId id, const Pool** pool = nullptr);
 const char* word(ManagerState state);
 const char* word(PoolState state);

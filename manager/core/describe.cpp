@@ -80,7 +80,8 @@ std::string describe(const Failure& failure) {
       return "was killed by " + signal_name(failure.code) +
              (failure.core_dumped ? " (core dumped)" : "") + when;
     case FailureKind::kStartTimeout:
-      return "was not ready within " + spell(failure.after) + " (timeouts.start)";
+      return "was not ready within " + spell(failure.after) + " (timeouts.start)" +
+             (failure.stage.empty() ? "" : ": " + failure.stage);
     case FailureKind::kHeartbeatTimeout:
       return "sent no heartbeat for " + spell(failure.after) + " (timeouts.heartbeat)";
     case FailureKind::kRequestTimeout:
@@ -137,6 +138,31 @@ std::string describe_exit(const State& state) {
             describe(cause.failure);
   }
   return text;
+}
+
+std::string why_not_ready(const PoolPlan& plan, const Worker& worker) {
+  const bool both = plan.ready_by == ReadyBy::kWordAndSight;
+  if (!both && plan.ready_by != ReadyBy::kSight) return {};
+  const Starting& starting = worker.starting;
+  const bool said = both && starting.said;
+  if (both && worker.care.speaks) return "it speaks the worker channel, and did not say READY=1";
+  if (!starting.seen) return "no look at it has come back";
+  switch (*starting.seen) {
+    case Sight::kWaiting:
+      return said ? "it was not seen waiting for connections after it said READY=1" : "";
+    case Sight::kNothing:
+      if (said) {
+        return "it said READY=1, but neither it nor a descendant is seen waiting for connections "
+               "on its listener; `ready: notify` believes READY=1 alone";
+      }
+      return std::string("neither it nor a descendant is seen waiting for connections on its ") +
+             (both ? "listener, and it did not say READY=1" : "listener");
+    case Sight::kUnknown:
+      return "whether it waits for connections cannot be seen: " + starting.detail +
+             (both ? "; it did not say READY=1, and `ready: {after: 2s}` needs neither"
+                   : "; `ready: notify` and `ready: {after: 2s}` need no look");
+  }
+  return {};
 }
 
 const char* word(StopCause cause) {

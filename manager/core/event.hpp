@@ -140,7 +140,7 @@ struct SpawnFailed {
 // What workers do.
 
 enum class WorkerSign {
-  kReady,      // READY=1, or seen waiting for connections
+  kReady,      // READY=1
   kStopping,   // STOPPING=1: it is leaving by itself
   kHeartbeat,  // WATCHDOG=1
   kTrigger,    // WATCHDOG=trigger: it asks to be treated as hung
@@ -156,6 +156,24 @@ struct WorkerSigned {
   template <class Archive>
   void fields(Archive& a) {
     a(worker)(sign);
+  }
+};
+
+// What a look at a starting worker, and at its descendants, has shown.
+enum class Sight {
+  kWaiting,  // for connections, on a listener of its pool
+  kNothing,  // all was looked at, and nobody waits
+  kUnknown,  // not all could be looked at, and nobody was seen waiting
+};
+struct Seen {
+  WorkerId worker;
+  Sight sight = Sight::kWaiting;
+  Time since{};        // when the look began
+  std::string detail;  // kUnknown: what could not be looked at, and why
+  bool operator==(const Seen&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(worker)(sight)(since)(detail);
   }
 };
 
@@ -293,7 +311,7 @@ struct Demand {
 
 using Event = std::variant<Tick, PlanAccepted, ReloadRequested, PlanRead, ScaleRequested,
                            WorkerRequested, StopRequested, ListenerOpened, ListenerFailed, Spawned,
-                           SpawnFailed, WorkerSigned, TimeoutExtended, Exited, Probed, Looked,
+                           SpawnFailed, WorkerSigned, Seen, TimeoutExtended, Exited, Probed, Looked,
                            Measured, QueueEmptied, Stranded, LoadSeen, Demand, BacklogServed>;
 
 }  // namespace ostler::core

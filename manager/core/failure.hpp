@@ -11,7 +11,7 @@ enum class FailureKind {
   kSpawn,             // the process could not be started: `stage`, `error`
   kExited,            // it ended by itself: `code`
   kSignaled,          // a signal ended it: `code` is the signal
-  kStartTimeout,      // not ready in time
+  kStartTimeout,      // not ready in time; `stage`: what is known of it, if anything
   kHeartbeatTimeout,  // silent for too long
   kTrigger,           // it said WATCHDOG=trigger
   kRequestTimeout,    // a request took too long: `stage` says which

@@ -29,6 +29,7 @@ class Machine {
   void on(const Spawned& event);
   void on(const SpawnFailed& event);
   void on(const WorkerSigned& event);
+  void on(const Seen& event);
   void on(const TimeoutExtended& event);
   void on(const Exited& event);
 
@@ -118,6 +119,7 @@ class Machine {
   [[nodiscard]] Time gone_by(const Pool& pool, const Worker& worker) const;
 
   // care.cpp
+  void says_ready(Pool& pool, Worker& worker);
   void can_serve(Pool& pool, Worker& worker);
   void on_warmed_up(Pool& pool, Worker& worker, const Probed& event);
   void on_checked(Pool& pool, Worker& worker, const Probed& event);

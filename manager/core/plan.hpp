@@ -57,6 +57,14 @@ enum class Accept {
   kDispatch,   // the manager
 };
 
+// When a worker can serve.
+enum class ReadyBy {
+  kWord,          // when it says READY=1
+  kSight,         // when it is seen waiting for connections, whatever it says
+  kWordAndSight,  // when it is seen waiting; if it says READY=1, after that
+  kTime,          // after `ready_after`, whatever it says
+};
+
 // The number of workers follows the load, between `min` and `max`.
 enum class ScaleBy {
   kBusy,     // target: the share of the ready workers' capacity in use
@@ -87,6 +95,7 @@ struct PoolPlan {
   int workers = 1;          // the target, `auto` resolved; with `scaling`: its min
   int workers_written = 1;  // as the file says; -1: auto; -2: by load
   std::optional<ScalingPlan> scaling;
+  ReadyBy ready_by = ReadyBy::kWord;
   std::optional<Duration> ready_after;  // ready once alive for so long, if nothing said so before
   Duration start_timeout = std::chrono::seconds(60);
   std::optional<Duration> heartbeat_timeout;  // none: off
@@ -107,7 +116,7 @@ struct PoolPlan {
   template <class Archive>
   void fields(Archive& a) {
     a(name)(launch)(
-        listeners)(accept)(workers)(workers_written)(scaling)(ready_after)(start_timeout)(heartbeat_timeout)(request_timeout)(stop_timeout)(surge)(settle)(attempts)(backoff)(backoff_max)(burst)(reset_after)(health)(warmup)(needs_channel)(recycle);
+        listeners)(accept)(workers)(workers_written)(scaling)(ready_by)(ready_after)(start_timeout)(heartbeat_timeout)(request_timeout)(stop_timeout)(surge)(settle)(attempts)(backoff)(backoff_max)(burst)(reset_after)(health)(warmup)(needs_channel)(recycle);
   }
 };
 

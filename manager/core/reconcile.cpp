@@ -80,6 +80,7 @@ void Machine::check_deadline(Pool& pool, Worker& worker) {
         const bool mute = plan.accept == Accept::kDispatch && !worker.care.speaks;
         failure.kind = mute ? FailureKind::kNotDispatchable : FailureKind::kStartTimeout;
         failure.after = now_ - worker.started;
+        if (!mute && !worker.care.warming) failure.stage = why_not_ready(plan, worker);
         abort(pool, worker, failure);
       }
       break;

@@ -18,12 +18,25 @@
 #include <optional>
 
 #include "core/action.hpp"
+#include "core/event.hpp"
 #include "core/failure.hpp"
 #include "core/ids.hpp"
 
 namespace ostler::core {
 
 enum class WorkerState { kSpawning, kStarting, kReady, kDraining, kAborting, kKilling };
+
+// What is known of a worker that is not ready yet.
+struct Starting {
+  std::optional<Time> said;  // READY=1, for the first time
+  std::optional<Sight> seen;
+  std::string detail;  // of what was seen
+  bool operator==(const Starting&) const = default;
+  template <class Archive>
+  void fields(Archive& a) {
+    a(said)(seen)(detail);
+  }
+};
 
 // What is done for a worker that runs: warm-up, health checks, a watch on its work, its wear.
 struct Care {
@@ -64,6 +77,7 @@ struct Worker {
   Time ready_at{};                // when it became ready
   std::optional<Time> deadline;   // starting: ready by; draining, aborting, killing: gone by
   std::optional<Time> last_beat;  // once it has heartbeat
+  Starting starting;
   Care care;
 
   [[nodiscard]] bool active() const {
@@ -75,7 +89,7 @@ struct Worker {
   template <class Archive>
   void fields(Archive& a) {
     a(id)(slot)(
-        generation)(state)(spawned)(was_ready)(proven)(stuck)(emptying)(recycle)(wear)(cause)(fault)(started)(ready_at)(deadline)(last_beat)(care);
+        generation)(state)(spawned)(was_ready)(proven)(stuck)(emptying)(recycle)(wear)(cause)(fault)(started)(ready_at)(deadline)(last_beat)(starting)(care);
   }
 };
 

@@ -40,8 +40,8 @@ pools:
 #    directory: /srv/shop
 #    env: {LOG_LEVEL: info}
 
-    # A worker is ready when it says READY=1 or is seen waiting for connections. notify: at READY=1
-    # alone; {after: 2s}: when it has lived that long.
+    # A worker is ready when it is seen waiting for connections. notify: when it says READY=1;
+    # {after: 2s}: when it has lived that long.
 #    ready: auto
 
     # How long until it is ready; how long it may be silent if it sends heartbeats; from the stop

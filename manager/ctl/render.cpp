@@ -132,6 +132,12 @@ std::string serving_text(const Json& worker) {
   return others >= 1 ? text + " +" + std::to_string(std::lround(others)) : text;
 }
 
+// What it said of itself, or why it is not ready.
+std::string word_of(const Json& worker) {
+  const std::string status = text_of(worker, "status");
+  return status.empty() ? text_of(worker, "not_ready") : status;
+}
+
 void print_workers(const Terminal& terminal, const Pools& pools) {
   Table table({{"WORKER"},
                {"PID", true},
@@ -160,7 +166,7 @@ void print_workers(const Terminal& terminal, const Pools& pools) {
                  {count_of(worker, "requests")},
                  {count_of(worker, "connections")},
                  {serving_text(worker)},
-                 {or_dash(text_of(worker, "status"))}});
+                 {or_dash(word_of(worker))}});
     }
   }
   if (!any) return;

@@ -214,6 +214,31 @@ NotifyOwner notify_owner(const Launch& launch) {
   return owner;
 }
 
+namespace {
+
+void set_ready(const config::Pool& pool, core::PoolPlan& plan) {
+  switch (pool.ready.mode) {
+    case config::ReadyMode::kNotify:
+      return;
+    case config::ReadyMode::kListening:
+      plan.ready_by = core::ReadyBy::kSight;
+      return;
+    case config::ReadyMode::kAfter:
+      plan.ready_by = core::ReadyBy::kTime;
+      plan.ready_after = pool.ready.after;
+      return;
+    case config::ReadyMode::kAuto:
+      if (pool.listen.empty()) {
+        plan.ready_after = std::chrono::seconds(1);
+      } else if (pool.accept != config::Accept::kDispatch) {  // which waits for the channel alone
+        plan.ready_by = core::ReadyBy::kWordAndSight;
+      }
+      return;
+  }
+}
+
+}  // namespace
+
 core::PoolPlan make_plan(const config::Pool& pool, core::LaunchId launch, int automatic_workers) {
   core::PoolPlan plan;
   plan.name = pool.name;
@@ -223,10 +248,7 @@ core::PoolPlan make_plan(const config::Pool& pool, core::LaunchId launch, int au
   }
   plan.accept = accept_of(pool.accept);
   set_workers(pool.workers, automatic_workers, plan);
-  if (pool.ready.mode == config::ReadyMode::kAfter) plan.ready_after = pool.ready.after;
-  if (pool.ready.mode == config::ReadyMode::kAuto && pool.listen.empty()) {
-    plan.ready_after = std::chrono::seconds(1);
-  }
+  set_ready(pool, plan);
   plan.start_timeout = pool.timeouts.start;
   plan.heartbeat_timeout = pool.timeouts.heartbeat;
   plan.request_timeout = pool.timeouts.request;

@@ -30,6 +30,10 @@ inline constexpr auto kLogPatience = seconds(1);
 inline constexpr auto kProbeEvery = milliseconds(5);
 inline constexpr auto kProbeTurn = std::chrono::microseconds(2500);
 inline constexpr int kProbeShare = 20;  // at most one part in so many of the time
+inline constexpr std::size_t kLooksPerSweep = 64;
+// A look that has not come back after so long is left alone, and how many may be.
+inline constexpr auto kLookPatience = seconds(5);
+inline constexpr std::size_t kLostSweeps = 8;
 // A worker's channel: messages taken at a time, and in a span of time before it is closed.
 inline constexpr int kMessagesPerTurn = 16;
 inline constexpr int kMessagesPerSpan = 1000;

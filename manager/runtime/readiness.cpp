@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/fsuid.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -16,6 +17,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -23,6 +25,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
+#include <utility>
 
 #include "runtime/unique_fd.hpp"
 
@@ -30,9 +34,9 @@ namespace ostler::runtime {
 namespace {
 
 constexpr std::size_t kProcesses = 256;
-constexpr int kThreads = 64;          // of one process
-constexpr int kDescriptors = 1024;    // of one process
-constexpr std::size_t kLooks = 8192;  // threads and descriptors, of all processes together
+constexpr std::size_t kThreads = 64;        // of one process
+constexpr std::size_t kDescriptors = 1024;  // of one process
+constexpr std::size_t kLooks = 8192;        // threads and descriptors, of all processes together
 constexpr std::size_t kPolled = 4096;
 constexpr std::size_t kSmallFile = 4096;
 constexpr std::size_t kEpollFile = std::size_t{256} << 10U;
@@ -63,14 +67,17 @@ std::string_view after(std::string_view text, std::string_view label) {
   return text.substr(std::min(text.find_first_not_of(' '), text.size()));
 }
 
-std::string read_at(int directory, const char* name, std::size_t limit) {
+// `error`: why nothing, or not all, could be read.
+std::string read_at(int directory, const char* name, std::size_t limit, int& error) {
   const UniqueFd file(openat(directory, name, O_RDONLY | O_CLOEXEC));
   std::string text;
+  if (!file) error = errno;
   if (!file) return text;
   for (std::size_t size = 0; size < limit;) {
     text.resize(std::min(limit, size + kSmallFile));
     const ssize_t got = read(file.get(), text.data() + size, text.size() - size);
     if (got <= 0) {
+      if (got < 0) error = errno;
       text.resize(size);
       break;
     }
@@ -80,15 +87,23 @@ std::string read_at(int directory, const char* name, std::size_t limit) {
   return text;
 }
 
+struct Numbers {
+  std::vector<int> all;
+  int error = 0;      // why there are none
+  bool more = false;  // than the limit
+};
+
 // The entries of a directory whose names are numbers: descriptors, threads.
-std::vector<int> numbers_in(int directory, const char* name, int limit) {
-  std::vector<int> numbers;
+Numbers numbers_in(int directory, const char* name, std::size_t limit) {
+  Numbers numbers;
   const int fd = openat(directory, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR* const entries = fd < 0 ? nullptr : fdopendir(fd);
+  if (entries == nullptr) numbers.error = errno;
   if (entries == nullptr) return numbers;
   while (const dirent* const entry = readdir(entries)) {
-    if (numbers.size() >= static_cast<std::size_t>(limit)) break;
-    if (const auto value = number<int>(entry->d_name)) numbers.push_back(*value);
+    numbers.more = numbers.all.size() >= limit;
+    if (numbers.more) break;
+    if (const auto value = number<int>(entry->d_name)) numbers.all.push_back(*value);
   }
   closedir(entries);
   return numbers;
@@ -104,6 +119,44 @@ unsigned socket_device() {
     return (major(status.st_dev) << 20U) | minor(status.st_dev);
   }();
   return kDevice;
+}
+
+// Some kernels and sandboxes do not show the system call that a thread is blocked in.
+bool shows_system_calls() {
+  static const bool kShows = access("/proc/self/syscall", F_OK) == 0;
+  return kShows;
+}
+
+// --- Identity -----------------------------------------------------------------------------------
+
+// The file system ids of this thread, while it lives.
+class Borrowed {
+ public:
+  explicit Borrowed(UserIds identity)
+      : gid_(setfsgid(identity.gid)), uid_(setfsuid(identity.uid)), taken_(identity) {}
+  ~Borrowed() {
+    setfsuid(static_cast<uid_t>(uid_));
+    setfsgid(static_cast<gid_t>(gid_));
+  }
+  Borrowed(const Borrowed&) = delete;
+  Borrowed& operator=(const Borrowed&) = delete;
+
+  // These calls tell no error; an invalid id changes nothing and says what there is.
+  [[nodiscard]] bool holds() const {
+    return setfsuid(kNoUser) == static_cast<int>(taken_.uid) &&
+           setfsgid(kNoGroup) == static_cast<int>(taken_.gid);
+  }
+
+ private:
+  static constexpr uid_t kNoUser = ~uid_t{0};
+  static constexpr gid_t kNoGroup = ~gid_t{0};
+  int gid_;
+  int uid_;
+  UserIds taken_;
+};
+
+bool is_refusal(int error) {
+  return error == EACCES || error == EPERM;
 }
 
 // --- One process ---------------------------------------------------------------------------------
@@ -151,15 +204,21 @@ bool same_place(const Place& connection, const Place& listener) {
 
 class Look {
  public:
-  explicit Look(const std::vector<ino_t>& listeners) : listeners_(listeners) {}
+  Look(const std::vector<ino_t>& listeners, std::optional<UserIds> worker)
+      : listeners_(listeners), worker_(worker) {}
 
   // Breadth first: the process itself answers most of the time.
-  bool at_family_of(pid_t pid) {
-    std::vector<pid_t> family = {pid};
-    for (std::size_t i = 0; i < family.size() && looks_ < kLooks; ++i) {
-      if (at_process(family[i], family)) return true;
+  Sighting at_family_of(pid_t pid) {
+    family_ = {pid};
+    for (std::size_t i = 0; i < family_.size() && looks_ < kLooks; ++i) {
+      if (at_process(family_[i])) return {core::Sight::kWaiting, {}};
     }
-    return false;
+    if (looks_ >= kLooks || truncated_) {
+      unknown("it has more processes, threads or descriptors than are looked at");
+    }
+    if (!shows_system_calls()) unknown("/proc does not show system calls here");
+    if (unknown_.empty()) return {core::Sight::kNothing, {}};
+    return {core::Sight::kUnknown, unknown_};
   }
 
  private:
@@ -167,16 +226,57 @@ class Look {
     return std::find(listeners_.begin(), listeners_.end(), inode) != listeners_.end();
   }
 
-  bool at_process(pid_t pid, std::vector<pid_t>& family) {
+  void unknown(std::string why) {
+    if (unknown_.empty()) unknown_ = std::move(why);
+  }
+
+  void refuse(pid_t pid, const std::string& name, int error) {
+    if (!is_refusal(error) || !refused_.empty()) return;
+    refused_ =
+        "/proc/" + std::to_string(pid) + "/" + name + ": " + std::generic_category().message(error);
+  }
+
+  // As the manager is, then as the process is.
+  bool at_process(pid_t pid) {
+    refused_.clear();
+    if (look_into(pid)) return true;
+    // One of another user may be hidden (hidepid); one that is gone is nobody's any more.
+    if (gone_ && worker_ && family_.front() == pid) refuse(pid, "fd", EACCES);
+    const auto identity = refused_.empty() ? std::nullopt : identity_of(pid);
+    if (identity && (identity->uid != geteuid() || identity->gid != getegid())) {
+      const Borrowed borrowed(*identity);
+      if (borrowed.holds()) {
+        refused_.clear();
+        if (look_into(pid)) return true;
+      }
+    }
+    if (!refused_.empty()) {
+      unknown(refused_ + " (CAP_SYS_PTRACE, or its own user and group, is needed)");
+    }
+    return false;
+  }
+
+  // Its own, or, if it is hidden (hidepid), the one that it was started with.
+  [[nodiscard]] std::optional<UserIds> identity_of(pid_t pid) const {
+    struct stat status {};
+    const std::string path = "/proc/" + std::to_string(pid);
+    if (stat(path.c_str(), &status) == 0) return UserIds{status.st_uid, status.st_gid};
+    return family_.front() == pid ? worker_ : std::nullopt;
+  }
+
+  bool look_into(pid_t pid) {
     const std::string path = "/proc/" + std::to_string(pid);
     const UniqueFd process(open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    gone_ = !process;
     if (!process) return false;
-    if (read_descriptors(process.get())) return true;
-    for (const int thread : numbers_in(process.get(), "task", kThreads)) {
+    if (read_descriptors(pid, process.get())) return true;
+    const Numbers threads = numbers_in(process.get(), "task", kThreads);
+    truncated_ = truncated_ || threads.more;
+    for (const int thread : threads.all) {
       if (looks_++ >= kLooks) return false;
       const std::string task = "task/" + std::to_string(thread);
-      if (!held_.empty() && blocked_on_listener(process.get(), thread, task)) return true;
-      add_children(process.get(), task, family);
+      if (!held_.empty() && blocked_on_listener(pid, process.get(), thread, task)) return true;
+      add_children(process.get(), task);
     }
     return has_accepted(pid);
   }
@@ -203,25 +303,34 @@ class Look {
 
   // Fills `held_`. Who holds no listener waits for none, whatever an epoll set still says of a
   // descriptor that was closed.
-  bool read_descriptors(int process) {
+  bool read_descriptors(pid_t pid, int process) {
     held_.clear();
     sockets_.clear();
     std::vector<int> epolls;
-    for (const int fd : numbers_in(process, "fd", kDescriptors)) {
+    const Numbers descriptors = numbers_in(process, "fd", kDescriptors);
+    refuse(pid, "fd", descriptors.error);
+    truncated_ = truncated_ || descriptors.more;
+    for (const int fd : descriptors.all) {
       if (looks_++ >= kLooks) break;
       std::array<char, 64> target{};
       const std::string link = "fd/" + std::to_string(fd);
       const ssize_t size = readlinkat(process, link.c_str(), target.data(), target.size());
+      if (size < 0) refuse(pid, link, errno);
       if (size <= 0) continue;
       const std::string_view kind(target.data(), static_cast<std::size_t>(size));
       if (kind == "anon_inode:[eventpoll]") epolls.push_back(fd);
+      if (kind == "anon_inode:[io_uring]") unknown("it has an io_uring, whose waits are not shown");
       const auto inode = number<ino_t>(after(kind, "socket:["));
       if (inode) (is_listener(*inode) ? held_ : sockets_).push_back(fd);
     }
     if (held_.empty()) return false;
     return std::any_of(epolls.begin(), epolls.end(), [&](int fd) {
       const std::string name = "fdinfo/" + std::to_string(fd);
-      return registers_listener(read_at(process, name.c_str(), kEpollFile));
+      int error = 0;
+      const std::string info = read_at(process, name.c_str(), kEpollFile, error);
+      refuse(pid, name, error);
+      truncated_ = truncated_ || info.size() == kEpollFile;
+      return registers_listener(info);
     });
   }
 
@@ -245,8 +354,10 @@ class Look {
 
   // "232 0x4 0x7ffd… 0x10 0x64 0x0 0x8 0x7ffd… 0x7f11…": the call, six arguments, stack, place.
   // "running" or "-1 …" if it is in none.
-  bool blocked_on_listener(int process, pid_t thread, const std::string& task) const {
-    const std::string text = read_at(process, (task + "/syscall").c_str(), kSmallFile);
+  bool blocked_on_listener(pid_t pid, int process, pid_t thread, const std::string& task) {
+    int error = 0;
+    const std::string text = read_at(process, (task + "/syscall").c_str(), kSmallFile, error);
+    refuse(pid, task + "/syscall", error);
     std::string_view rest = text;
     const auto call = number<long>(word(rest));
     if (!call) return false;
@@ -264,12 +375,12 @@ class Look {
       case SYS_poll:
 #endif
       case SYS_ppoll:
-        return polls(thread, arguments[0], arguments[1]);
+        return polls({pid, process, thread}, arguments[0], arguments[1]);
 #ifdef SYS_select
       case SYS_select:
 #endif
       case SYS_pselect6:
-        return selects(thread, arguments[1], arguments[0]);
+        return selects({pid, process, thread}, arguments[1], arguments[0]);
       default:
         return false;
     }
@@ -280,7 +391,13 @@ class Look {
                        [&](int held) { return static_cast<std::uint64_t>(held) == fd; });
   }
 
-  [[nodiscard]] bool polls(pid_t thread, std::uint64_t address, std::uint64_t count) const {
+  struct Thread {
+    pid_t process;
+    int folder;  // /proc/PID
+    pid_t id;
+  };
+
+  [[nodiscard]] bool polls(Thread thread, std::uint64_t address, std::uint64_t count) {
     std::vector<pollfd> polled(static_cast<std::size_t>(std::min<std::uint64_t>(count, kPolled)));
     if (!peek(thread, address, polled.data(), polled.size() * sizeof(pollfd))) return false;
     return std::any_of(polled.begin(), polled.end(), [&](const pollfd& entry) {
@@ -290,7 +407,7 @@ class Look {
   }
 
   // The kernel reads whole longs; programs may use more than FD_SETSIZE.
-  [[nodiscard]] bool selects(pid_t thread, std::uint64_t address, std::uint64_t count) const {
+  [[nodiscard]] bool selects(Thread thread, std::uint64_t address, std::uint64_t count) {
     constexpr std::size_t kBits = sizeof(unsigned long) * 8;
     const auto bits = static_cast<std::size_t>(std::min<std::uint64_t>(count, kPolled));
     std::vector<unsigned long> set((bits + kBits - 1) / kBits);
@@ -301,35 +418,51 @@ class Look {
     });
   }
 
-  // Another process's memory; false if not all of it is there.
-  static bool peek(pid_t thread, std::uint64_t address, void* to, std::size_t size) {
+  // Another process's memory; false if not all of it is there. process_vm_readv goes by real ids,
+  // /proc/PID/mem by those of the file system, and by the right to open it.
+  bool peek(Thread thread, std::uint64_t address, void* to, std::size_t size) {
     if (address == 0 || size == 0) return false;
     iovec local{to, size};
     // NOLINTNEXTLINE(performance-no-int-to-ptr): an address over there, never followed here
     iovec remote{reinterpret_cast<void*>(address), size};
-    return process_vm_readv(thread, &local, 1, &remote, 1, 0) == static_cast<ssize_t>(size);
+    const ssize_t got = process_vm_readv(thread.id, &local, 1, &remote, 1, 0);
+    if (got >= 0 || !is_refusal(errno)) return got == static_cast<ssize_t>(size);
+    const UniqueFd memory(openat(thread.folder, "mem", O_RDONLY | O_CLOEXEC));
+    if (!memory) refuse(thread.process, "mem", errno);
+    return memory &&
+           pread(memory.get(), to, size, static_cast<off_t>(address)) == static_cast<ssize_t>(size);
   }
 
-  static void add_children(int process, const std::string& task, std::vector<pid_t>& family) {
-    const std::string text = read_at(process, (task + "/children").c_str(), kSmallFile);
+  void add_children(int process, const std::string& task) {
+    int error = 0;
+    const std::string text = read_at(process, (task + "/children").c_str(), kSmallFile, error);
     std::string_view rest = text;
-    while (family.size() < kProcesses) {
-      const auto child = number<pid_t>(word(rest));
-      if (!child) return;
-      family.push_back(*child);
+    while (const auto child = number<pid_t>(word(rest))) {
+      truncated_ = truncated_ || family_.size() >= kProcesses;
+      if (family_.size() >= kProcesses) return;
+      if (std::find(family_.begin(), family_.end(), *child) != family_.end()) continue;
+      family_.push_back(*child);
     }
   }
 
   const std::vector<ino_t>& listeners_;
+  const std::optional<UserIds> worker_;
+  std::vector<pid_t> family_;
   std::vector<int> held_;     // descriptors of the process at hand that are listeners
   std::vector<int> sockets_;  // and its other sockets
+  std::string refused_;       // what could not be read of it
+  bool gone_ = false;
+  std::string unknown_;  // why nothing seen is not nothing there
+  bool truncated_ = false;
   std::size_t looks_ = 0;
 };
 
 }  // namespace
 
-bool waits_for_connections(pid_t pid, const std::vector<ino_t>& listeners) {
-  return pid > 0 && !listeners.empty() && Look(listeners).at_family_of(pid);
+Sighting look_for_waiting(pid_t pid, const std::vector<ino_t>& listeners,
+                          std::optional<UserIds> worker) {
+  if (pid <= 0 || listeners.empty()) return {};
+  return Look(listeners, worker).at_family_of(pid);
 }
 
 }  // namespace ostler::runtime

@@ -118,7 +118,7 @@ void Runtime::perform(const core::Note& action) {
   if (action.kind == core::NoteKind::kWorkerStopping) note_asked_to_stop(action.worker);
   const bool decided =
       action.kind == core::NoteKind::kWorkerReady || action.kind == core::NoteKind::kWorkerStopping;
-  if (decided) probes_.forget(action.worker);
+  if (decided) readiness_.forget(action.worker);
   if (action.kind == core::NoteKind::kManagerReady) systemd_.ready(status_line());
 }
 

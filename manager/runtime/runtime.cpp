@@ -56,13 +56,7 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
             exits_.push_back(event);
             schedule();
           }),
-      probes_(context,
-              [this](core::WorkerId worker) {
-                // Whoever speaks the channel has said so before it waits for connections.
-                const auto found = processes_.find(worker);
-                if (found != processes_.end()) found->second.channel->drain();
-                enqueue(core::WorkerSigned{worker, core::WorkerSign::kReady});
-              }),
+      readiness_(context, readiness_hooks()),
       signals_(context, [this](int signal) { on_signal(signal); }),
       backlog_watch_(context),
       timer_(context) {
@@ -209,7 +203,7 @@ void Runtime::bury() {
   for (const core::Exited& exit : std::exchange(exits_, {})) {
     const auto found = processes_.find(exit.worker);
     if (found == processes_.end()) continue;
-    probes_.forget(exit.worker);
+    readiness_.forget(exit.worker);
     if (const WorkerChannel& channel = *found->second.channel; channel.speaks()) {
       std::uint64_t& before = requests_before_[found->second.pool_id];
       before =
@@ -336,8 +330,8 @@ NotifySockets::Hooks Runtime::notify_hooks() {
 }
 
 void Runtime::says_ready(core::WorkerId worker, const Process& process) {
-  const bool timed = process.launch->pool.ready.mode == config::ReadyMode::kAfter;
-  if (!timed) enqueue(core::WorkerSigned{worker, core::WorkerSign::kReady});
+  enqueue(core::WorkerSigned{worker, core::WorkerSign::kReady});
+  if (process.launch->pool.ready.mode == config::ReadyMode::kAuto) readiness_.said(worker);
 }
 
 void Runtime::on_notification(core::WorkerId worker, const Notification& notification) {
@@ -465,15 +459,34 @@ void Runtime::perform(const core::Spawn& action) {
   enqueue(core::Spawned{action.worker});
 }
 
+ReadinessWatch::Hooks Runtime::readiness_hooks() {
+  ReadinessWatch::Hooks hooks;
+  hooks.starting = [this](core::WorkerId worker) {
+    const core::Worker* const known = core::find_worker(core_.state(), worker);
+    return known != nullptr && known->active() && !known->ready() && !known->care.warming;
+  };
+  hooks.seen = [this](core::Seen seen) {
+    // Whoever speaks the channel has said so before it waits for connections.
+    const auto found = processes_.find(seen.worker);
+    if (found != processes_.end()) found->second.channel->drain();
+    enqueue(std::move(seen));
+  };
+  return hooks;
+}
+
 void Runtime::watch_readiness(core::WorkerId worker, const Process& process) {
   const config::Pool& pool = process.launch->pool;
-  if (pool.ready.mode != config::ReadyMode::kAuto || pool.listen.empty()) return;
+  const bool by_sight = pool.ready.mode == config::ReadyMode::kListening ||
+                        pool.ready.mode == config::ReadyMode::kAuto;
+  if (!by_sight || pool.listen.empty()) return;
   if (pool.accept == config::Accept::kDispatch) return;  // it waits for nothing but the channel
   std::vector<ino_t> inodes;
   for (const config::Listener& listener : pool.listen) {
     inodes.push_back(listeners_.inode(Listeners::key(pool.name, listener), worker));
   }
-  probes_.watch(worker, process.pid, std::move(inodes));
+  std::optional<UserIds> ids;
+  if (const auto& identity = process.launch->identity) ids = {identity->uid, identity->gid};
+  readiness_.watch(worker, process.pid, std::move(inodes), ids);
 }
 
 void Runtime::perform(const core::SignalWorker& action) {

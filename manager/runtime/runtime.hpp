@@ -43,7 +43,7 @@
 #include "runtime/log.hpp"
 #include "runtime/notify_sockets.hpp"
 #include "runtime/output.hpp"
-#include "runtime/probes.hpp"
+#include "runtime/readiness_watch.hpp"
 #include "runtime/removal_watch.hpp"
 #include "runtime/signals.hpp"
 #include "runtime/steering.hpp"
@@ -154,6 +154,7 @@ class Runtime {
   void perform(const core::Watch& action);
   void perform(const core::AwaitDemand& action);
   void open_output(Process& process, SpawnRequest& request, UniqueFd& end);
+  ReadinessWatch::Hooks readiness_hooks();
   void watch_readiness(core::WorkerId worker, const Process& process);
   void adjust_listeners(const std::string& name);
 
@@ -231,6 +232,7 @@ class Runtime {
   control::StatusView status_view();
   control::PoolView pool_view(const core::Pool& pool);
   control::WorkerView worker_view(const core::Worker& worker) const;
+  [[nodiscard]] std::optional<std::string> not_ready(const core::Worker& worker) const;
   void measure_workers();
 
   boost::asio::io_context& context_;
@@ -254,7 +256,7 @@ class Runtime {
   std::string control_complaint_;
   NotifySockets notify_;
   ChildWatch children_;
-  Probes probes_;
+  ReadinessWatch readiness_;
   Signals signals_;
   std::optional<ControlServer> server_;
   BacklogWatch backlog_watch_;

@@ -154,12 +154,25 @@ control::PoolView Runtime::pool_view(const core::Pool& pool) {
   return view;
 }
 
+// One that starts is not worth a word; one that has said READY=1, or cannot be seen, is.
+std::optional<std::string> Runtime::not_ready(const core::Worker& worker) const {
+  const bool starting = worker.state == core::WorkerState::kStarting && !worker.care.warming;
+  const bool known = worker.starting.said || worker.starting.seen == core::Sight::kUnknown;
+  const core::Pool* pool = nullptr;
+  if (!starting || !known || core::find_worker(core_.state(), worker.id, &pool) == nullptr) {
+    return std::nullopt;
+  }
+  const std::string why = core::why_not_ready(pool->generations.at(worker.generation), worker);
+  return why.empty() ? std::nullopt : std::optional(why);
+}
+
 control::WorkerView Runtime::worker_view(const core::Worker& worker) const {
   control::WorkerView view;
   view.slot = worker.slot;
   view.generation = worker.generation;
   view.state = core::word(worker.state);
   view.uptime = seconds(now() - worker.started);
+  view.not_ready = not_ready(worker);
   if (worker.last_beat) view.heartbeat_age = seconds(now() - *worker.last_beat);
   const auto process = processes_.find(worker.id);
   if (process == processes_.end()) return view;

@@ -29,7 +29,7 @@ _ostlerd() {
     --dispatch) words='least_connections round_robin random' ;;
     --socket-protocol) words='systemd fastcgi' ;;
     --spawn) words='exec' ;;
-    --ready) words='auto notify' ;;
+    --ready) words='auto notify listening' ;;
     --worker-class) words='sync threads async' ;;
     --worker-access-log) words='off common json' ;;
     --timeouts-heartbeat) words='off' ;;

@@ -29,7 +29,7 @@ complete -c ostlerd -l accept -x -a 'shared reuseport dispatch' -d 'how workers 
 complete -c ostlerd -l dispatch -x -a 'least_connections round_robin random' -d 'who gets a connection with accept dispatch: least_connections unless given, round_robin or random'
 complete -c ostlerd -l socket-protocol -x -a 'systemd fastcgi' -d 'where workers find the sockets: systemd (from fd 3) or fastcgi (fd 0)'
 complete -c ostlerd -l spawn -x -a 'exec' -d 'how a worker is started'
-complete -c ostlerd -l ready -x -a 'auto notify' -d 'when a worker is ready: notify, auto, or so long after its start'
+complete -c ostlerd -l ready -x -a 'auto notify listening' -d 'when a worker is ready: auto, notify, listening, or so long after its start'
 complete -c ostlerd -l worker-class -x -a 'sync threads async' -d 'SDK: sync, threads or async (default: the program\'s)'
 complete -c ostlerd -l worker-threads -x -d 'SDK, class threads: how many, up to 64'
 complete -c ostlerd -l worker-connections -x -d 'SDK: with so many open, a worker accepts no more'

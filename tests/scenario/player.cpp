@@ -134,6 +134,12 @@ void set_key(PoolPlan& pool, const std::string& key, const std::string& value) {
     pool.start_timeout = duration(value);
   } else if (key == "heartbeat") {
     pool.heartbeat_timeout = duration(value);
+  } else if (key == "ready") {
+    static const std::map<std::string, ReadyBy> kWays = {{"word", ReadyBy::kWord},
+                                                         {"sight", ReadyBy::kSight},
+                                                         {"both", ReadyBy::kWordAndSight},
+                                                         {"time", ReadyBy::kTime}};
+    pool.ready_by = kWays.at(value);
   } else if (key == "after") {
     pool.ready_after = duration(value);
   } else if (key == "backoff") {
@@ -200,6 +206,8 @@ void Player::command(const std::vector<std::string>& words) {
     step(WorkerRequested{begin("drain"), worker(object), WorkerRequest::kDrain});
   } else if (verb == "kill") {
     step(WorkerRequested{begin("kill"), worker(object), WorkerRequest::kKill});
+  } else if (verb == "seen") {
+    seen(words);
   } else if (verb == "probed") {
     probed(words);
   } else if (verb == "looked") {
@@ -231,6 +239,16 @@ void Player::command(const std::vector<std::string>& words) {
   } else {
     fault("no such command: " + verb);
   }
+}
+
+// seen WORKER waiting|nothing|unknown [since DURATION-AGO]
+void Player::seen(const std::vector<std::string>& words) {
+  static const std::map<std::string, Sight> kSights = {
+      {"waiting", Sight::kWaiting}, {"nothing", Sight::kNothing}, {"unknown", Sight::kUnknown}};
+  const Sight sight = kSights.at(words.at(2));
+  const Time since = words.size() > 4 ? now_ - duration(words[4]) : now_;
+  step(Seen{worker(words[1]), sight, since,
+            sight == Sight::kUnknown ? "/proc/7/fd: Permission denied" : ""});
 }
 
 void Player::set_pool(const std::vector<std::string>& words) {

@@ -23,6 +23,7 @@
 //   ready|beat|trigger|leaving|speaks|awake|worn|garbled WORKER…
 //   probed WORKER passed|failed|busy [DETAIL]
 //                          the answer to its last probe
+//   seen WORKER waiting|nothing|unknown [since TIME]   (so long ago)
 //   looked WORKER [awake] [silent=TIME] [request=TIME] [waiting=TIME] [WHAT]
 //                          what its scoreboard says: how long it has been silent, how long WHAT
 //                          has been served, or has waited for it
@@ -70,6 +71,7 @@ class Player {
   core::Plan new_plan();
   void set_load(const std::vector<std::string>& words);
   void probed(const std::vector<std::string>& words);
+  void seen(const std::vector<std::string>& words);
   void looked(const std::vector<std::string>& words);
   void measured(const std::vector<std::string>& words);
   void exit(const std::vector<std::string>& words);

@@ -473,6 +473,21 @@ MUTANTS = [
     ("load-reset-to-min", "scaling.cpp", "std::clamp(held, plan->min, plan->max)", "plan->min"),
     ("load-reload-unwatched", "scaling.cpp",
      "  if (pool.follows_load()) scaling.watch_at = now_;\n", ""),
+    # --- care.cpp: readiness ---------------------------------------------------------------------
+    ("arbiter-believed", "care.cpp", "if (worker.care.speaks) can_serve(pool, worker);\n      return;\n"
+     "    case ReadyBy::kSight", "can_serve(pool, worker);\n      return;\n    case ReadyBy::kSight"),
+    ("stale-look-counts", "care.cpp",
+     "(worker->care.speaks || (starting.said && event.since < *starting.said))",
+     "worker->care.speaks"),
+    ("unseen-is-seen", "care.cpp",
+     "both && starting.said && event.sight == Sight::kUnknown", "event.sight == Sight::kUnknown"),
+    ("unseen-is-never-believed", "care.cpp",
+     "both && starting.said && event.sight == Sight::kUnknown", "false"),
+    ("speaker-seen-too-early", "care.cpp",
+     "(worker->care.speaks || (starting.said && event.since < *starting.said))",
+     "(starting.said && event.since < *starting.said)"),
+    ("word-counts-where-time-does", "care.cpp", "    case ReadyBy::kTime:\n      return;\n",
+     "    case ReadyBy::kTime:\n      return can_serve(pool, worker);\n"),
     # --- pool.cpp --------------------------------------------------------------------------------
     ("surge-one-more", "pool.cpp", "if (!percent || count == 0) return count;",
      "if (!percent || count == 0) return count + 1;"),

@@ -273,7 +273,8 @@ void Oracle::on(const WorkerSigned& event) {
   if (worker == nullptr || !worker->spawned || !worker->active()) return;
   switch (event.sign) {
     case WorkerSign::kReady:
-      if (!worker->ready && !worker->care.warming) can_serve(*worker);
+      worker->said = worker->said.value_or(now_);
+      if (!worker->ready && !worker->care.warming && word_counts(*worker)) can_serve(*worker);
       return;
     case WorkerSign::kHeartbeat:
       worker->last_beat = std::max(now_, worker->last_beat.value_or(now_));
@@ -289,6 +290,9 @@ void Oracle::on(const WorkerSigned& event) {
       return fail(*worker, FailureKind::kTrigger);
     case WorkerSign::kSpeaks:
       worker->care.speaks = true;
+      if (!worker->ready && !worker->care.warming && worker->said && word_counts(*worker)) {
+        can_serve(*worker);
+      }
       return;
     case WorkerSign::kAwake:
       watch_by(*worker->pool, now_ + limits::kWatchEvery);
@@ -298,6 +302,27 @@ void Oracle::on(const WorkerSigned& event) {
       return;
   }
   worker->owes_note = NoteKind::kWorkerStopping;
+}
+
+// Whether READY=1 alone makes it ready.
+bool Oracle::word_counts(const Worker& worker) {
+  const core::ReadyBy by = worker.plan.ready_by;
+  return by == core::ReadyBy::kWord || (by == core::ReadyBy::kWordAndSight && worker.care.speaks) ||
+         (by == core::ReadyBy::kSight && worker.care.speaks && worker.plan.warmup > 0);
+}
+
+// What it is believed by: its word, or eyes, or both, and the eyes after the word.
+void Oracle::on(const Seen& event) {
+  Worker* worker = find(event.worker);
+  if (worker == nullptr || !worker->spawned || !worker->active()) return;
+  if (worker->ready || worker->care.warming) return;
+  const bool waits = event.sight == core::Sight::kWaiting;
+  const core::ReadyBy by = worker->plan.ready_by;
+  const bool sight = by == core::ReadyBy::kSight && waits;
+  const bool silent = by == core::ReadyBy::kWordAndSight && !worker->said && waits;
+  const bool heard = by == core::ReadyBy::kWordAndSight && worker->said &&
+                     event.since >= *worker->said && event.sight != core::Sight::kNothing;
+  if (sight || ((silent || heard) && !worker->care.speaks)) can_serve(*worker);
 }
 
 void Oracle::on(const TimeoutExtended& event) {

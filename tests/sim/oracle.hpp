@@ -93,7 +93,8 @@ class Oracle {
     bool wants_kill = false;  // an operator asked for it, or it failed before it was spawned
     bool stuck = false;       // SIGKILL did not end it: nobody counts on it any more
     std::optional<Time> start_due, ready_due, stop_due, kill_due, last_beat;
-    bool owes_stop = false;  // the core said that it goes: the signal must follow
+    std::optional<Time> said;  // READY=1
+    bool owes_stop = false;    // the core said that it goes: the signal must follow
     // Or its own queue is to be emptied first, until `stop_due` at the latest.
     bool owes_empty = false;
     std::set<std::string> last_to_serve;  // these listeners, when it was told to go
@@ -255,6 +256,7 @@ class Oracle {
   void on(const core::Spawned& event);
   void on(const core::SpawnFailed& event);
   void on(const core::WorkerSigned& event);
+  void on(const core::Seen& event);
   void on(const core::TimeoutExtended& event);
   void on(const core::Exited& event);
   void on(const core::Probed& event);
@@ -306,6 +308,7 @@ class Oracle {
   void act(const core::LetAccept& action);
   void act(const core::Look& action);
   void act(const core::Measure& action);
+  static bool word_counts(const Worker& worker);
   void can_serve(Worker& worker);
   void fail(Worker& worker, core::FailureKind kind);
   void warmed_up(Worker& worker, const core::Probed& event);

@@ -51,6 +51,12 @@ void Planner::vary(PoolPlan& pool) {
   pool.ready_after.reset();
   if (random_.chance(0.2)) pool.ready_after = random_.spread(10ms, 2s);
   pool.start_timeout = random_.spread(100ms, 60s);
+  pool.ready_by = core::ReadyBy::kWord;
+  if (random_.chance(0.5)) {
+    pool.ready_by = random_.chance(0.7) ? core::ReadyBy::kWordAndSight : core::ReadyBy::kSight;
+    const bool in_time = pool.ready_after && *pool.ready_after * 2 < pool.start_timeout;
+    if (in_time && random_.chance(0.5)) pool.ready_by = core::ReadyBy::kTime;
+  }
   pool.heartbeat_timeout.reset();
   if (random_.chance(0.5)) pool.heartbeat_timeout = random_.spread(500ms, 60s);
   pool.stop_timeout = random_.spread(50ms, 30s);

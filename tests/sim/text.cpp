@@ -62,6 +62,18 @@ const char* word_of(SignalKind kind) {
   return "?";
 }
 
+const char* word_of(Sight sight) {
+  switch (sight) {
+    case Sight::kWaiting:
+      return "seen waiting";
+    case Sight::kNothing:
+      return "seen not waiting";
+    case Sight::kUnknown:
+      return "cannot be seen:";
+  }
+  return "";
+}
+
 const char* word_of(WorkerSign sign) {
   switch (sign) {
     case WorkerSign::kReady:
@@ -212,6 +224,10 @@ struct EventText {
   }
   std::string operator()(const WorkerSigned& e) const {
     return std::string(word_of(e.sign)) + " " + names.of(e.worker);
+  }
+  std::string operator()(const Seen& e) const {
+    return std::string(word_of(e.sight)) + " " + names.of(e.worker) + " since " +
+           text(e.since.time_since_epoch());
   }
   std::string operator()(const TimeoutExtended& e) const {
     return "extend " + names.of(e.worker) + " by " + text(e.by);

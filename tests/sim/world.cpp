@@ -108,6 +108,28 @@ void World::say(WorkerId worker, Time at, WorkerSign sign, bool misdeed) {
   post(at, WorkerSigned{worker, sign}, misdeed, true);
 }
 
+// It says so, is seen, or both, in the order of an arbiter or of a program that listens first.
+void World::show_ready(WorkerId worker, const PoolPlan& plan, Time now, Time ready) {
+  const auto see = [&](Time at, Sight sight, Duration took) {
+    post(at, Seen{worker, sight, at - took, sight == Sight::kUnknown ? "/proc" : ""}, false, true);
+  };
+  const bool sight = plan.ready_by != ReadyBy::kWord;
+  const bool early = sight && random_.chance(0.4);
+  const Time said = early ? now + random_.between(0ns, ready - now) : ready;
+  if (!sight || random_.chance(0.6)) say(worker, said, WorkerSign::kReady);
+  if (plan.ready_by == ReadyBy::kTime) return;
+  if (!sight && random_.chance(0.9)) return;
+  if (random_.chance(0.3)) see(now + random_.between(0ns, ready - now), Sight::kNothing, 1ms);
+  // A look that began before it said so.
+  if (random_.chance(0.3)) see(said + 1ms, Sight::kWaiting, 5ms);
+  if (random_.chance(0.1)) see(said + 2ms, Sight::kUnknown, random_.chance(0.5) ? 1ms : 5ms);
+  say(worker, ready + 1ms, WorkerSign::kReady);
+  // It is looked at until it is ready: what it said may be heard late.
+  for (Duration after = 5ms; after < plan.start_timeout; after *= 4) {
+    see(ready + after, Sight::kWaiting, 1ms);
+  }
+}
+
 void World::die(WorkerId worker, Time at, bool signaled, int code, bool misdeed) {
   Exited exited;
   exited.worker = worker;
@@ -127,7 +149,7 @@ void World::live(WorkerId worker, Process& process, Time now) {
       plan.ready_after && *plan.ready_after * 2 < plan.start_timeout && random_.chance(0.7);
   process.serves_at = mute ? now + *plan.ready_after : ready;
   if (process.speaks) say(worker, now, WorkerSign::kSpeaks);
-  if (process.flaw != Flaw::kNeverReady && !mute) say(worker, ready, WorkerSign::kReady);
+  if (process.flaw != Flaw::kNeverReady && !mute) show_ready(worker, plan, now, ready);
   serve(worker, process, now, ready);
   share(worker, process, now);
   if (process.beats) say(worker, now + process.beat, WorkerSign::kHeartbeat);
@@ -467,7 +489,7 @@ Event World::stranger() {
   const WorkerId who = dead_.empty() || random_.chance(0.2) ? WorkerId{1000000 + random_.below(9)}
                                                             : random_.pick(dead_);
   const ProbeResult result = static_cast<ProbeResult>(random_.between(0, 2));
-  switch (random_.between(0, 12)) {
+  switch (random_.between(0, 13)) {
     case 0:
       return Exited{who, false, 0, false};
     case 1:
@@ -493,6 +515,8 @@ Event World::stranger() {
     case 11:
       return BacklogServed{pools_.empty() || random_.chance(0.2) ? PoolId{1000000}
                                                                  : pools_.front()};
+    case 12:
+      return Seen{who, static_cast<Sight>(random_.between(0, 2)), {}, "/proc"};
     default:
       return WorkerSigned{who, static_cast<WorkerSign>(random_.between(0, 6))};
   }

@@ -136,6 +136,8 @@ class World {
                                        core::Time now);
   core::Duration answer_time(const Process& process);
   void mend(core::Event& event);
+  void show_ready(core::WorkerId worker, const core::PoolPlan& plan, core::Time now,
+                  core::Time ready);
   void die(core::WorkerId worker, core::Time at, bool signaled, int code, bool misdeed);
   void say(core::WorkerId worker, core::Time at, core::WorkerSign sign, bool misdeed = false);
   Flaw flaw_of(core::LaunchId launch);

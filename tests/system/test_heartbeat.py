@@ -224,7 +224,7 @@ def test_a_worker_that_said_ready_is_not_looked_at_any_more(manager):
               "notify.sendto(b'READY=1', os.environ['NOTIFY_SOCKET'])\n"
               "signal.pause()  # never waits for a connection\n")
     one = manager({"web": {"command": ["/usr/bin/python3", "-c", script], "workers": 4,
-                           "listen": ["tcp://127.0.0.1:0"]}})
+                           "listen": ["tcp://127.0.0.1:0"], "ready": "notify"}})
     before = wake_ups(one.pid)
     time.sleep(1)  # nothing is to happen: that is what is tested
     assert wake_ups(one.pid) - before < 20

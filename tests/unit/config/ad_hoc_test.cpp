@@ -89,7 +89,7 @@ TEST_CASE("faults name the option") {
   CHECK(has(faults(stable, {{"listen", "tcp://:80"}, {"listen", "tcp://:80"}}),
             {"--listen: tcp://*:80 is taken", "(--listen)"}));
   CHECK(has(faults(stable, {{"ready", "soon"}}),
-            {"--ready: must be auto or notify or {after: 2s}, not 'soon'"}));
+            {"--ready: must be auto, notify or listening or {after: 2s}, not 'soon'"}));
   CHECK(has(faults(stable, {{"env", "A"}}), {"--env: must be NAME=VALUE, not 'A'"}));
   CHECK(has(faults(stable, {{"env", "=A"}}), {"--env: is not a variable's name"}));
   CHECK(has(faults(stable, {{"env", "A=1"}, {"env", "A=2"}}), {"--env: sets 'A' twice"}));

@@ -245,9 +245,15 @@ TEST_CASE("words") {
   CHECK(has(stable.pool_faults("  socket_protocol: fcgi"),
             {"must be systemd or fastcgi, not 'fcgi'"}));
   CHECK(has(stable.pool_faults("  spawn: fork"), {"must be exec, not 'fork'"}));
-  CHECK(
-      has(stable.pool_faults("  ready: 2s"), {"must be auto or notify or {after: 2s}, not '2s'"}));
-  CHECK(has(stable.pool_faults("  ready: {}"), {"must be auto, notify or {after: 2s}, not a map"}));
+  CHECK(has(stable.pool_faults("  ready: 2s"),
+            {"must be auto, notify or listening or {after: 2s}, not '2s'"}));
+  CHECK(stable.pool("  listen: [tcp://:0]\n  ready: listening").ready.mode ==
+        ReadyMode::kListening);
+  CHECK(has(stable.pool_faults("  ready: listening"), {"ready: needs a listener"}));
+  CHECK(has(stable.pool_faults("  listen: [tcp://:0]\n  accept: dispatch\n  ready: listening"),
+            {"ready: is not for accept: dispatch"}));
+  CHECK(has(stable.pool_faults("  ready: {}"),
+            {"must be auto, notify, listening or {after: 2s}, not a map"}));
   CHECK(has(stable.pool_faults("  stop_signal: KILL"),
             {"must be TERM, INT, QUIT, HUP, USR1, USR2 or WINCH"}));
   CHECK(has(stable.pool_faults("  stop_signal: TREM"), {"did you mean 'TERM'?"}));

@@ -125,7 +125,9 @@ class RandomConfig {
     if (pool.listen.size() == 1 && maybe()) pool.socket_protocol = SocketProtocol::kFastcgi;
     add_accept(pool);
     pool.workers = make_workers(!pool.listen.empty());
-    pool.ready.mode = static_cast<ReadyMode>(number(0, 2));
+    pool.ready.mode = static_cast<ReadyMode>(number(0, 3));
+    const bool listens = !pool.listen.empty() && pool.accept != Accept::kDispatch;
+    if (pool.ready.mode == ReadyMode::kListening && !listens) pool.ready.mode = ReadyMode::kAuto;
     if (pool.ready.mode == ReadyMode::kAfter) pool.ready.after = duration();
     pool.timeouts = {duration(), maybe() ? std::optional(duration()) : std::nullopt,
                      maybe() ? std::optional(duration()) : std::nullopt, duration()};

@@ -116,7 +116,7 @@ bool tables_accept(const Host& host, const Node& root) {
   return faults.added() == 0;
 }
 
-constexpr std::array<std::string_view, 71> kValues = {"",
+constexpr std::array<std::string_view, 72> kValues = {"",
                                                       "~",
                                                       "null",
                                                       "\"null\"",
@@ -151,6 +151,7 @@ constexpr std::array<std::string_view, 71> kValues = {"",
                                                       "\"1\"",
                                                       "auto",
                                                       "notify",
+                                                      "listening",
                                                       "exec",
                                                       "template",
                                                       "shared",

@@ -79,7 +79,7 @@ TEST_CASE("a status is the documented JSON, in the documented order") {
         R"("last_error":null,"workers":[{"worker":"web.0","slot":0,"pid":4243,"generation":1,)"
         R"("state":"ready","uptime":12.4,"class":"threads","requests":460,"active":1,)"
         R"("connections":3,"busy":1.5,"serving":[{"request":"GET /slow","seconds":1.25}],)"
-        R"("memory":5242880,"cpu":0.31,"heartbeat_age":null,"status":null}]}}})");
+        R"("memory":5242880,"cpu":0.31,"heartbeat_age":null,"status":null,"not_ready":null}]}}})");
 }
 
 TEST_CASE("what is not known is null, and numbers that are none are null") {

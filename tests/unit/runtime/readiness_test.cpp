@@ -6,9 +6,12 @@
 #include <arpa/inet.h>
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/fsuid.h>
+#include <sys/prctl.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -24,6 +27,7 @@
 #include <fstream>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -32,6 +36,7 @@
 #include "runtime/spawner.hpp"
 
 using namespace ostler::runtime;
+using ostler::core::Sight;
 namespace fs = std::filesystem;
 
 namespace {
@@ -108,6 +113,18 @@ int spin() {
   return 0;
 }
 
+int accept_unseen() {
+  if (prctl(PR_SET_DUMPABLE, 0) != 0) return 1;
+  return wait_in_accept(kListener);
+}
+
+int wait_with_ring() {
+  std::array<char, 256> parameters{};  // struct io_uring_params is 120 bytes
+  if (syscall(SYS_io_uring_setup, 4, parameters.data()) < 0) return 77;
+  say_up();
+  return pause();
+}
+
 int pause_with_listener() {
   say_up();
   return pause();
@@ -130,6 +147,8 @@ const std::map<std::string, std::function<int()>> kRoles = {
     {"epoll, a duplicate", [] { return wait_in_epoll(dup(kListener), EPOLLIN, {kListener}); }},
     {"accept in a thread", wait_in_thread},
     {"accept in a grandchild", wait_in_grandchild},
+    {"hidden: accept, not dumpable", accept_unseen},
+    {"hidden: an io_uring", wait_with_ring},
     {"no: pause", pause_with_listener},
     {"no: busy", spin},
     {"no: accept on another", [] { return wait_in_accept(kOther); }},
@@ -160,6 +179,10 @@ ino_t inode(const UniqueFd& fd) {
   return status.st_ino;
 }
 
+bool waits_for_connections(pid_t pid, const std::vector<ino_t>& listeners) {
+  return look_for_waiting(pid, listeners).sight == Sight::kWaiting;
+}
+
 class Scratch {
  public:
   Scratch() {
@@ -179,7 +202,9 @@ class Scratch {
 // A worker with both listeners, which goes with all that it started.
 class Worker {
  public:
-  explicit Worker(std::vector<std::string> argv, bool fastcgi = false) {
+  explicit Worker(std::vector<std::string> argv, bool fastcgi = false,
+                  std::optional<UserIds> ids = {})
+      : ids_(ids) {
     std::array<int, 2> ends{};
     REQUIRE(pipe2(ends.data(), O_CLOEXEC) == 0);
     output_ = UniqueFd(ends[0]);
@@ -193,6 +218,7 @@ class Worker {
     request.stderr_fd = writing.get();
     if (fastcgi) request.stdin_fd = socket_.get();
     if (!fastcgi) request.fds = {socket_.get(), other_.get()};
+    if (ids) request.identity = Identity{ids->uid, ids->gid, {}};
     child_ = spawn(request);
     INFO(child_.stage);
     REQUIRE(child_.pid > 0);
@@ -214,6 +240,9 @@ class Worker {
   }
 
   [[nodiscard]] bool waits() const { return waits_for_connections(child_.pid, {inode(socket_)}); }
+  [[nodiscard]] Sighting sighting() const {
+    return look_for_waiting(child_.pid, {inode(socket_)}, ids_);
+  }
 
   // Until it waits; false after the deadline, or when it has ended.
   [[nodiscard]] bool comes_to_wait() const {
@@ -231,6 +260,12 @@ class Worker {
     REQUIRE(poll(&entry, 1, 30000) == 1);
     std::array<char, 3> text{};
     REQUIRE(read(output_.get(), text.data(), text.size()) == 3);
+  }
+
+  // False if it has ended instead.
+  [[nodiscard]] bool says_up() const {
+    std::array<char, 3> text{};
+    return read(output_.get(), text.data(), text.size()) == 3;
   }
 
   // "S": it waits for something, in the call that it said "up" before.
@@ -255,10 +290,21 @@ class Worker {
   UniqueFd other_ = listener();
   UniqueFd output_;
   SpawnResult child_;
+  std::optional<UserIds> ids_;
 };
 
 std::vector<std::string> role(const std::string& name) {
   return {fs::read_symlink("/proc/self/exe").string(), "--role", name};
+}
+
+// Of the calling thread.
+bool drop_ptrace() {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  std::array<__user_cap_data_struct, 2> data{};
+  if (syscall(SYS_capget, &header, data.data()) != 0) return false;
+  data[0].effective &= ~(1U << CAP_SYS_PTRACE);
+  data[0].permitted &= ~(1U << CAP_SYS_PTRACE);
+  return syscall(SYS_capset, &header, data.data()) == 0;
 }
 
 bool missing(const char* program) {
@@ -270,7 +316,7 @@ bool missing(const char* program) {
 TEST_CASE("every way of waiting on the listener is seen") {
   for (const auto& entry : kRoles) {
     const std::string& name = entry.first;
-    if (name.starts_with("no: ")) continue;
+    if (name.find(": ") != std::string::npos) continue;
     CAPTURE(name);
     const Worker worker(role(name));
     CHECK(worker.comes_to_wait());
@@ -288,7 +334,7 @@ TEST_CASE("who has the listener and does not wait on it is not ready") {
     const Worker worker(role(name));
     worker.wait_until_up();
     if (name != "no: busy") REQUIRE(worker.comes_to_rest());
-    CHECK_FALSE(worker.waits());
+    CHECK(worker.sighting() == Sighting{});
   }
 }
 
@@ -309,9 +355,63 @@ TEST_CASE("who is gone waits for nothing") {
   CHECK_FALSE(waits_for_connections(-1, {inode(worker.socket())}));
 }
 
-TEST_CASE("what one may not look at is not ready" * doctest::skip(geteuid() == 0)) {
+TEST_CASE("what one may not look at is not known" * doctest::skip(geteuid() == 0)) {
   const UniqueFd socket = listener();
-  CHECK_FALSE(waits_for_connections(1, {inode(socket)}));
+  const Sighting sighting = look_for_waiting(1, {inode(socket)});
+  CHECK(sighting.sight == Sight::kUnknown);
+  CHECK(sighting.detail.starts_with("/proc/1/fd: Permission denied (CAP_SYS_PTRACE"));
+}
+
+TEST_CASE("a wait in an io_uring is not known") {
+  const Worker worker(role("hidden: an io_uring"));
+  if (!worker.says_up()) {
+    MESSAGE("skipped: no io_uring here");
+    return;
+  }
+  const Sighting sighting = worker.sighting();
+  CHECK(sighting.sight == Sight::kUnknown);
+  CHECK(sighting.detail == "it has an io_uring, whose waits are not shown");
+}
+
+// As a manager in a container is, which has all of root's capabilities but that to look.
+TEST_CASE("without CAP_SYS_PTRACE a worker of another user is looked at as that user" *
+          doctest::skip(geteuid() != 0)) {
+  constexpr UserIds kNobody{65534, 65534};
+  const Scratch scratch;  // nobody may not reach this program where it is
+  fs::permissions(scratch.path, fs::perms{0755});
+  fs::copy_file(fs::read_symlink("/proc/self/exe"), scratch.path / "worker");
+  for (const auto& entry : kRoles) {
+    const std::string& name = entry.first;
+    if (name == "hidden: an io_uring") continue;
+    CAPTURE(name);
+    const Worker worker({scratch.path / "worker", "--role", name}, false, kNobody);
+    if (name.find(": ") != std::string::npos) worker.wait_until_up();
+    if (name != "no: busy" && name.find(": ") != std::string::npos) {
+      REQUIRE(worker.comes_to_rest());
+    }
+    Sighting sighting;
+    std::string fault = "not looked";
+    std::thread([&] {  // capabilities are a thread's own
+      fault = drop_ptrace() ? "" : "CAP_SYS_PTRACE was not dropped";
+      const auto deadline = Clock::now() + kPatience;
+      do {
+        sighting = worker.sighting();
+      } while (name.find(": ") == std::string::npos && sighting.sight != Sight::kWaiting &&
+               Clock::now() < deadline);
+      if (setfsuid(~uid_t{0}) != 0 || setfsgid(~gid_t{0}) != 0) fault = "ids are not given back";
+    })
+        .join();
+    CHECK(fault.empty());
+    CAPTURE(sighting.detail);
+    if (name.starts_with("hidden: ")) {
+      CHECK(sighting.sight == Sight::kUnknown);
+      CHECK(sighting.detail == "/proc/" + std::to_string(worker.pid()) +
+                                   "/fd: Permission denied (CAP_SYS_PTRACE, or its own user and "
+                                   "group, is needed)");
+    } else {
+      CHECK(sighting.sight == (name.starts_with("no: ") ? Sight::kNothing : Sight::kWaiting));
+    }
+  }
 }
 
 // --- Programs that know nothing of ostler --------------------------------------------------------
