@@ -4,10 +4,12 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -88,6 +90,16 @@ std::unique_ptr<Example> start(const Listener& listener, const Setup& how,
   auto flags = how.flags;
   flags.insert(flags.end(), more.begin(), more.end());
   return std::make_unique<Example>(listener, flags, how.settings);
+}
+
+// Whether a process has a descriptor of it, "socket:[4711]".
+bool holds(pid_t pid, const std::string& what) {
+  const auto folder = "/proc/" + std::to_string(pid) + "/fd";
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    std::error_code gone;
+    if (std::filesystem::read_symlink(entry, gone) == what) return true;
+  }
+  return false;
 }
 
 // So often a successor is started and the worker before it stopped, while clients ask.
@@ -223,6 +235,25 @@ TEST_CASE("a client that does not close its end cannot hold up the drain") {
     client.ask(get("/pid"));
     example.stop();
     CHECK_FALSE(client.ask(get("/pid")).keeps_alive());
+    CHECK(example.wait() == 0);
+  }
+}
+
+TEST_CASE("the listener is closed when the drain begins, while the last request is served") {
+  for (const auto& how : {kSync, kThreads, kAsync}) {
+    CAPTURE(how.settings);
+    const Listener listener;
+    const auto running = start(listener, how);
+    Example& example = *running;
+    const std::string listening =
+        std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(listener.fd())).string();
+    CHECK(holds(example.pid(), listening));
+    Client client(listener);
+    client.send(get("/slow?ms=300"));
+    CHECK(client.hears_nothing_for(std::chrono::milliseconds(50)));
+    example.stop();
+    CHECK_FALSE(holds(example.pid(), listening));
+    CHECK(client.receive()->status == 200);
     CHECK(example.wait() == 0);
   }
 }

@@ -42,6 +42,16 @@ bool is_pending(pid_t pid, int signal) {
   return false;
 }
 
+int sockets_of(pid_t pid) {
+  int count = 0;
+  const auto folder = "/proc/" + std::to_string(pid) + "/fd";
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    std::error_code gone;
+    count += std::filesystem::read_symlink(entry, gone).string().starts_with("socket:") ? 1 : 0;
+  }
+  return count;
+}
+
 constexpr char kSettings[] = "threads=3 connections=7";
 
 }  // namespace
@@ -85,8 +95,10 @@ TEST_CASE("a drain is told to the handlers, waits for them, and accepts no more"
     manager.wait_ready();
     LineClient client(manager.connect());
     CHECK(client.ask("stop?") == "go");
+    const int before = sockets_of(manager.pid());
     manager.ask_to_stop();
     manager.wait_for("STOPPING=1");
+    CHECK(sockets_of(manager.pid()) == before - 1);  // the listener is closed
     manager.wait_for("STATUS=draining 1 connections");
     LineClient late(manager.connect());
     late.send("echo too late");

@@ -187,8 +187,8 @@ struct options : serve_options {
 
 // Serves the inherited listeners until the process is asked to stop, and then drains: says READY=1
 // once it can serve, STOPPING=1 when it begins to drain. Does not throw; why it could not serve is
-// one line on stderr. Returns an exit code (options.hpp). The listeners are closed when it returns.
-// Call it on the main thread, before others are started (see worker).
+// one line on stderr. Returns an exit code (options.hpp). The listeners are closed when it
+// begins to drain. Call it on the main thread, before others are started (see worker).
 int serve(handler answer, const options& options = {}) noexcept;
 
 // The same for a program with a flag `--listen ADDRESS`, which is options.listen, and `--help`.

@@ -10,8 +10,8 @@
 //     });
 //   }
 //
-// It serves the inherited listeners until the process is asked to stop; then it accepts no more,
-// lets the handlers know (stop_token()), waits for them, and ends.
+// It serves the inherited listeners until the process is asked to stop; then it accepts no more and
+// closes them, lets the handlers know (stop_token()), waits for them, and ends.
 //
 // Link ostler::worker. It needs Boost.Asio 1.81.
 #pragma once
@@ -111,8 +111,8 @@ class connection_handler {
 
 // Serves until the process is asked to stop, and drains. Says READY=1 once it can serve, STOPPING=1
 // when it begins to drain. Does not throw; why it could not serve is one line on stderr. Returns an
-// exit code (see options.hpp). The listeners are closed when it returns. Call it on the main
-// thread, before others are started (see worker).
+// exit code (see options.hpp). The listeners are closed when it begins to drain. Call it on the
+// main thread, before others are started (see worker).
 int serve(connection_handler handler, const serve_options& options = {}) noexcept;
 
 // The same for a program with a flag `--listen ADDRESS`, which is options.listen, and `--help`.

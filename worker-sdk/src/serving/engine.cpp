@@ -116,8 +116,7 @@ Engine::~Engine() {
     if (each->is_open()) each->release();
   }
   for (const auto& each : returning_) ::close(each.fd);
-  for (const int each : listeners_) ::close(each);
-  if (!own_path_.empty()) ::unlink(own_path_.c_str());
+  close_listeners();
 }
 
 void Engine::run(OnConnection on_connection) {
@@ -173,6 +172,13 @@ void Engine::start_accepting() {
 void Engine::stop_accepting() {
   gate_.close();
   acceptors_.clear();
+}
+
+// From the beginning of a drain on, so that what waits goes to others, and so that nobody finds the
+// address in use, or waits at it in vain, while the last requests are served.
+void Engine::close_listeners() {
+  for (const int each : std::exchange(listeners_, {})) ::close(each);
+  if (!own_path_.empty()) ::unlink(std::exchange(own_path_, {}).c_str());
 }
 
 void Engine::arrive(const Acceptor::Arrival& arrival) {
@@ -304,8 +310,9 @@ void Engine::watch_stop() {
 }
 
 void Engine::on_stop() {
-  worker_.stopping();
   stop_accepting();
+  close_listeners();
+  worker_.stopping();
   worker_.status("draining " + std::to_string(open_) + " connections");
   if (channel_event_.is_open()) hear(kHeardBeforeStop);
   stop_.request_stop();

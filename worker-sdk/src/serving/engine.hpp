@@ -5,8 +5,8 @@
 //   engine.run([&](Socket socket, Origin origin) { … engine.ended(origin); });
 //
 // A connection is given to the callback on the loop, which is the thread that called run(), and
-// belongs to it until ended(). When the process is asked to stop, stop_token() says so, no more are
-// accepted, and run() returns when all have ended.
+// belongs to it until ended(). When the process is asked to stop, the listeners are closed,
+// stop_token() says so, and run() returns when all have ended.
 #pragma once
 
 #include <atomic>
@@ -128,6 +128,7 @@ class Engine {
   void open_listeners();
   void start_accepting();
   void stop_accepting();
+  void close_listeners();
   void arrive(const Acceptor::Arrival& arrival);
   void take_over(const channel_message& message);
   void adopt(int fd, int family, const Origin& origin);
