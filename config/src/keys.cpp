@@ -467,6 +467,10 @@ std::span<const Key<PoolDraft>> pool_keys() {
                      }},
       Key<PoolDraft>{{"stop_signal", "TERM", "the signal that asks a worker to drain"},
                      read_stop_signal},
+      Key<PoolDraft>{
+          {"leave_behind", "false",
+           "whether descendants that left the worker's session may outlive it"},
+          [](Reader& r, const At& at, PoolDraft& out) { r.boolean(at, out.pool.leave_behind); }},
       Key<PoolDraft>{{"replace.surge", "1",
                       "how many workers above the target, or 50%, while "
                       "workers are replaced; 0: stop first, then start"},

@@ -205,6 +205,7 @@ struct Pool {
   Ready ready;
   Timeouts timeouts;
   int stop_signal = 15;  // SIGTERM
+  bool leave_behind = false;
   Replace replace;
   Restart restart;
   Recycle recycle;

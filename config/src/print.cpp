@@ -305,6 +305,7 @@ void print_pool(Map& out, const Pool& pool, bool show_env) {
   timeouts.raw("request", request ? duration_text(*request) : "off");
   timeouts.duration("stop", pool.timeouts.stop);
   out.raw("stop_signal", stop_signal_text(pool.stop_signal));
+  out.raw("leave_behind", pool.leave_behind ? "true" : "false");
   Map replace = out.open("replace");
   replace.raw("surge",
               std::to_string(pool.replace.surge.count) + (pool.replace.surge.percent ? "%" : ""));

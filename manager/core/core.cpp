@@ -271,6 +271,7 @@ std::optional<Failure> Machine::death_of(const Worker& worker, const Exited& eve
     failure.kind = event.signaled ? FailureKind::kSignaled : FailureKind::kExited;
     failure.code = event.code;
     failure.after = now_ - worker.started;
+    failure.stage = event.left_running;
   }
   failure.core_dumped = event.core_dumped;
   failure.was_ready = worker.was_ready;

@@ -38,6 +38,14 @@ std::string reason(int error) {
   return std::generic_category().message(error);
 }
 
+// Of what a worker that ended left running.
+std::string in_background(const std::string& process) {
+  if (process.empty()) return {};
+  return "; it left process " + process +
+         " running in the background: run it in the foreground (gunicorn: without --daemon; nginx: "
+         "`daemon off;`)";
+}
+
 }  // namespace
 
 std::string signal_name(int signal) {
@@ -75,7 +83,8 @@ std::string describe(const Failure& failure) {
       return "could not be started: " + failure.stage +
              (failure.error == 0 ? "" : ": " + reason(failure.error));
     case FailureKind::kExited:
-      return "exited with code " + std::to_string(failure.code) + when;
+      return "exited with code " + std::to_string(failure.code) + when +
+             in_background(failure.stage);
     case FailureKind::kSignaled:
       return "was killed by " + signal_name(failure.code) +
              (failure.core_dumped ? " (core dumped)" : "") + when;

@@ -275,10 +275,11 @@ struct Exited {
   bool signaled = false;
   int code = 0;  // exit code, or the signal
   bool core_dumped = false;
+  std::string left_running = {};  // "4711 (nginx)": a process that it put into the background
   bool operator==(const Exited&) const = default;
   template <class Archive>
   void fields(Archive& a) {
-    a(worker)(signaled)(code)(core_dumped);
+    a(worker)(signaled)(code)(core_dumped)(left_running);
   }
 };
 

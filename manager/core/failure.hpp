@@ -9,7 +9,7 @@ namespace ostler::core {
 
 enum class FailureKind {
   kSpawn,             // the process could not be started: `stage`, `error`
-  kExited,            // it ended by itself: `code`
+  kExited,            // it ended by itself: `code`; `stage`: "4711 (nginx)" that it left running
   kSignaled,          // a signal ended it: `code` is the signal
   kStartTimeout,      // not ready in time; `stage`: what is known of it, if anything
   kHeartbeatTimeout,  // silent for too long

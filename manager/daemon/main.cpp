@@ -6,8 +6,10 @@
 #include <boost/asio/io_context.hpp>
 #include <exception>
 #include <iostream>
+#include <memory>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 
 #include "config/src/host.hpp"
 #include "config/src/load.hpp"
@@ -18,6 +20,7 @@
 #include "runtime/listeners.hpp"
 #include "runtime/log.hpp"
 #include "runtime/runtime.hpp"
+#include "runtime/watcher.hpp"
 
 namespace ostler::daemon {
 namespace {
@@ -57,8 +60,14 @@ runtime::ControlSocketOptions control_options(const config::Control& control) {
   return options;
 }
 
+// What becomes of the watcher is told when there is a log.
+struct Watched {
+  std::shared_ptr<runtime::Watcher> watcher = std::make_shared<runtime::Watcher>();
+  int error = 0;
+};
+
 int run(const Arguments& arguments, const std::string& folder, const config::Loaded& loaded,
-        Inheritance inheritance) {
+        Inheritance inheritance, const Watched& watched) {
   runtime::RuntimeOptions options;
   options.load = [arguments, folder] { return load(arguments, folder, true); };
   const std::string unused = sockets_of_another();
@@ -67,6 +76,7 @@ int run(const Arguments& arguments, const std::string& folder, const config::Loa
   options.open_files = inheritance.open_files;
   options.umask = inheritance.umask;
   options.trace = arguments.trace;
+  options.watcher = watched.watcher;
   auto opened = runtime::open_control_socket(control_options(loaded.config.control));
   if (!opened.socket) {
     std::cerr << "ostlerd: " << opened.error << "\n";
@@ -78,6 +88,12 @@ int run(const Arguments& arguments, const std::string& folder, const config::Loa
   if (!unused.empty()) spdlog::warn("{}", runtime::printable(unused));
   for (const std::string& warning : loaded.warnings) spdlog::warn("{}", warning);
   boost::asio::io_context context{1};  // outlives the log thread, which posts to it
+  if (watched.error != 0) {
+    spdlog::error(
+        "start the watcher: {}; if this manager is killed, what its workers have started "
+        "lives on",
+        std::generic_category().message(watched.error));
+  }
   int code = kUnexpected;
   std::string why;
   try {
@@ -85,6 +101,7 @@ int run(const Arguments& arguments, const std::string& folder, const config::Loa
     ::malloc_trim(0);  // what reading the configuration took is not needed again soon
     code = manager.run();
     why = manager.exit_text();
+    watched.watcher->over();
   } catch (const std::exception& error) {
     why = std::string("unexpected failure: ") + error.what();
   }
@@ -102,6 +119,9 @@ int main(int argc, char** argv) {
   if (!parsed.arguments) return parsed.exit_code;
   const Arguments& arguments = *parsed.arguments;
   Inheritance inheritance = prepare_process();
+  Watched watched;
+  if (arguments.mode == Mode::kRun) watched.error = watched.watcher->start(argc, argv);
+  take_orphans();
   // Once: a link in $PWD that is switched later is followed by a reload.
   const std::string folder = config::working_folder();
   const config::Loaded loaded = load(arguments, folder, false);
@@ -119,7 +139,7 @@ int main(int argc, char** argv) {
     case Mode::kRun:
       break;
   }
-  return run(arguments, folder, loaded, std::move(inheritance));
+  return run(arguments, folder, loaded, std::move(inheritance), watched);
 }
 
 }  // namespace

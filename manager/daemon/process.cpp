@@ -50,7 +50,6 @@ Inheritance prepare_process() {
   for (char** entry = ::environ; entry != nullptr && *entry != nullptr; ++entry) {
     inheritance.environment.emplace_back(*entry);
   }
-  if (::prctl(PR_SET_CHILD_SUBREAPER, 1) != 0) fail("prctl PR_SET_CHILD_SUBREAPER");
   // As root, nobody of a worker's identity may look into the manager's memory or trace it.
   if (::geteuid() == 0 && ::prctl(PR_SET_DUMPABLE, 0) != 0) fail("prctl PR_SET_DUMPABLE");
   return inheritance;
@@ -64,6 +63,10 @@ std::string sockets_of_another() {
   return "sockets were handed over to process " + std::string(pid).substr(0, 20) +
          " (LISTEN_PID), but this is process " + own +
          ", so they are not used: whatever starts ostlerd has to `exec` it";
+}
+
+void take_orphans() {
+  if (::prctl(PR_SET_CHILD_SUBREAPER, 1) != 0) fail("prctl PR_SET_CHILD_SUBREAPER");
 }
 
 }  // namespace ostler::daemon

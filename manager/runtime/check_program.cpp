@@ -53,8 +53,11 @@ void run_check(boost::asio::io_context& context, ChildWatch& children, SpawnRequ
   ::fcntl(reading.get(), F_SETFL, O_NONBLOCK);
   request.stdout_fd = request.stderr_fd = writing.get();
   request.death_signal = SIGKILL;
+  const StopTerms terms{SIGKILL, {}, false};  // a check has had its time, and so have its children
+  request.tag = children.new_tag(terms);
   SpawnResult spawned = spawn(request);
   if (spawned.pid < 0) {
+    children.never_started(request.tag);
     return done("the check could not be started: " + failure_text(request, spawned));
   }
   auto check = std::make_shared<Check>(context);
@@ -63,7 +66,8 @@ void run_check(boost::asio::io_context& context, ChildWatch& children, SpawnRequ
   Child child;
   child.name = name + "'s health check";
   child.pidfd = std::move(spawned.pidfd);
-  child.stop_signal = SIGKILL;
+  child.tag = request.tag;
+  child.terms = terms;
   child.on_exit = [check, limit, done = std::move(done)](const core::Exited& exit) {
     check->timer.cancel();
     check->output->drain();

@@ -1,7 +1,8 @@
 // A health check that is a program: `health: {exec}`.
 //
 // It runs as the pool's workers do (user, directory, environment) with OSTLER_WORKER_PID set, in a
-// process group of its own, and passes if it exits 0 in time. What it wrote last says why not.
+// session of its own, and passes if it exits 0 in time. What it wrote last says why not. With it
+// end its children, wherever they are.
 #pragma once
 
 #include <boost/asio/io_context.hpp>

@@ -113,6 +113,12 @@ inline constexpr auto kBeatSample = milliseconds(500);
 // workers still drain), and how often it is tried.
 inline constexpr auto kBindPatience = seconds(5);
 inline constexpr auto kBindAgain = milliseconds(50);
+// Looking at processes that workers left behind, at a stretch.
+inline constexpr auto kOrphanTurn = milliseconds(2);
+// How long one has to end that no worker's settings are known for.
+inline constexpr auto kOrphanPatience = seconds(10);
+// The watcher gives up on what does not die of SIGKILL within so long.
+inline constexpr auto kWatcherPatience = seconds(10);
 // After the last worker is gone, how long answers on their way may take.
 inline constexpr auto kFarewell = seconds(2);
 

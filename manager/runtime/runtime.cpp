@@ -22,6 +22,7 @@
 #include "runtime/cpus.hpp"
 #include "runtime/limits.hpp"
 #include "runtime/log.hpp"
+#include "runtime/procfs.hpp"
 #include "runtime/usage.hpp"
 
 namespace ostler::runtime {
@@ -29,6 +30,12 @@ namespace {
 
 std::string reason(int error) {
   return std::generic_category().message(error);
+}
+
+StopTerms stop_terms(const config::Pool& pool) {
+  using std::chrono::milliseconds;
+  const auto timeout = std::chrono::duration_cast<milliseconds>(pool.timeouts.stop);
+  return {pool.stop_signal, timeout, pool.leave_behind};
 }
 
 }  // namespace
@@ -51,11 +58,12 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
       removals_(context, [this] { restore_sockets(); }),
       notify_(context, removals_, notify_hooks()),
       children_(
-          context, [this](core::WorkerId worker) { notify_.drain(worker); },
+          context, *options_.watcher, [this](core::WorkerId worker) { notify_.drain(worker); },
           [this](const core::Exited& event) {
             exits_.push_back(event);
             schedule();
           }),
+      watcher_end_(context),
       readiness_(context, readiness_hooks()),
       signals_(context, [this](int signal) { on_signal(signal); }),
       backlog_watch_(context),
@@ -75,6 +83,7 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
     throw std::runtime_error(failed);
   }
   watch_control_socket();
+  await_watcher();
   server_.emplace(
       context, control_.listener(),
       [this](const control::Command& command, const Peer& peer, ControlServer::Respond respond) {
@@ -247,7 +256,7 @@ void Runtime::tell_systemd(bool changed) {
 
 // A worker may take its pool's stop time, and what it leaves behind as long again.
 core::Duration Runtime::longest_stop() const {
-  core::Duration longest{};
+  core::Duration longest = limits::kOrphanPatience;
   for (const auto& [id, pool] : core_.state().pools) {
     for (const auto& [generation, plan] : pool.generations) {
       longest = std::max(longest, plan.stop_timeout);
@@ -259,15 +268,11 @@ core::Duration Runtime::longest_stop() const {
 void Runtime::on_signal(int signal) {
   const bool stopping = core_.state().stopping;
   const bool impatient = signal == SIGTERM || signal == SIGINT || signal == SIGQUIT;
-  if (exit_reason_ && impatient) return children_.kill_strays();  // only they are left
+  if (exit_reason_ && impatient) return children_.kill_orphans();  // only they are left
   switch (signal) {
     case SIGCHLD:
       children_.reap();
-      boost::asio::post(context_, [this] {
-        children_.adopt_strays();
-        finish_if_over();
-      });
-      return;
+      return see_to_orphans();
     case SIGTERM:
       return enqueue(core::StopRequested{{}, stopping});
     case SIGINT:
@@ -332,6 +337,26 @@ NotifySockets::Hooks Runtime::notify_hooks() {
 void Runtime::says_ready(core::WorkerId worker, const Process& process) {
   enqueue(core::WorkerSigned{worker, core::WorkerSign::kReady});
   if (process.launch->pool.ready.mode == config::ReadyMode::kAuto) readiness_.said(worker);
+}
+
+// All else goes on without it, so nothing is started anew: a fork of what the manager is by now
+// would not be small.
+void Runtime::await_watcher() {
+  if (options_.watcher->fd() < 0) return;
+  watcher_end_.assign(::fcntl(options_.watcher->fd(), F_DUPFD_CLOEXEC, 3));
+  watcher_end_.async_wait(
+      boost::asio::posix::descriptor_base::wait_read, [](const boost::system::error_code& error) {
+        if (error) return;
+        spdlog::error(
+            "the watcher has died: if this manager is killed (SIGKILL, out of memory), what its "
+            "workers have started lives on; start the manager again to have a watcher");
+      });
+}
+
+// After what is due already: workers are replaced first.
+void Runtime::see_to_orphans() {
+  boost::asio::post(context_,
+                    [this] { children_.see_to_orphans() ? finish_if_over() : see_to_orphans(); });
 }
 
 void Runtime::on_notification(core::WorkerId worker, const Notification& notification) {
@@ -409,6 +434,8 @@ void Runtime::perform(const core::Spawn& action) {
     listeners_.release(action.worker);
     return enqueue(core::SpawnFailed{action.worker, failure.stage, failure.error});
   }
+  const StopTerms terms = stop_terms(process.launch->pool);
+  const Tag tag = children_.new_tag(terms);
   try {
     process.channel = std::make_shared<WorkerChannel>(context_, channel_ends);
     stage = "pipe";
@@ -423,6 +450,7 @@ void Runtime::perform(const core::Spawn& action) {
                                  listeners_);
     if (!request.umask) request.umask = options_.umask;
     request.open_files = options_.open_files;
+    request.tag = tag;
     open_output(process, request, output_end);
     stage.clear();
     spawned = spawn(request);
@@ -434,6 +462,7 @@ void Runtime::perform(const core::Spawn& action) {
     spawned.error = error.code().value();
   }
   if (spawned.pid < 0) {
+    children_.never_started(tag);
     listeners_.release(action.worker);
     notify_.close(action.worker);
     if (!stage.empty()) return enqueue(core::SpawnFailed{action.worker, stage, spawned.error});
@@ -444,9 +473,10 @@ void Runtime::perform(const core::Spawn& action) {
   Child child;
   child.worker = action.worker;
   child.name = process.name();
+  child.about = about(process);
+  child.tag = tag;
   child.pidfd = std::move(spawned.pidfd);
-  child.stop_signal = process.launch->pool.stop_signal;
-  child.stop_timeout = process.launch->pool.timeouts.stop;
+  child.terms = terms;
   children_.add(process.pid, std::move(child));
   if (process.output) {
     const std::string name = process.name() + "[" + std::to_string(process.pid) + "]";
@@ -528,13 +558,14 @@ void Runtime::perform(const core::ExitManager& action) {
   exit_reason_ = action.reason;
   backlog_watch_.stop();
   tell_cut(true);
-  if (core_.state().stopping_now) children_.kill_strays();
-  finish_if_over();
+  if (core_.state().stopping_now) children_.kill_orphans();
+  children_.end_orphans();
+  see_to_orphans();
 }
 
-// After the last worker: its stragglers, and the answers that are still on their way.
+// After the last worker: what workers left behind, and the answers that are still on their way.
 void Runtime::finish_if_over() {
-  if (!exit_reason_ || children_.has_strays()) return;
+  if (!exit_reason_ || children_.has_orphans_to_end()) return;
   if (!std::exchange(farewell_, true)) {
     server_->shut_down([this] {
       server_down_ = true;

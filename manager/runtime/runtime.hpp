@@ -61,6 +61,7 @@ struct RuntimeOptions {
   std::optional<rlimit> open_files;      // RLIMIT_NOFILE as the manager got it
   mode_t umask = 022;                    // as the manager got it
   std::string trace;                     // record the core's trace here; "": no
+  std::shared_ptr<Watcher> watcher;      // never null
 };
 
 class Runtime {
@@ -129,6 +130,8 @@ class Runtime {
   void restore_sockets();
   void on_signal(int signal);
   void says_ready(core::WorkerId worker, const Process& process);
+  void see_to_orphans();
+  void await_watcher();
   void on_notification(core::WorkerId worker, const Notification& notification);
   NotifySockets::Hooks notify_hooks();
   core::Plan make_plans(const config::Config& config);
@@ -256,6 +259,7 @@ class Runtime {
   std::string control_complaint_;
   NotifySockets notify_;
   ChildWatch children_;
+  boost::asio::posix::stream_descriptor watcher_end_;  // told when the watcher has died
   ReadinessWatch readiness_;
   Signals signals_;
   std::optional<ControlServer> server_;

@@ -75,6 +75,7 @@ struct Child {
   bool directory_is_own = false;
   const mode_t* umask = nullptr;
   const rlimit* open_files = nullptr;
+  const rlimit* tag = nullptr;
   const Identity* identity = nullptr;
   const gid_t* groups = nullptr;
   std::size_t group_count = 0;
@@ -121,6 +122,8 @@ OSTLER_IN_CHILD bool place_descriptors(Child& child) {
 }
 
 OSTLER_IN_CHILD bool apply_limits(Child& child) {
+  // Where a sandbox refuses it, descendants are known by their session alone.
+  if (child.tag != nullptr) syscall(SYS_prlimit64, 0, RLIMIT_RTTIME, child.tag, nullptr);
   if (child.open_files != nullptr) {
     const long result = syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, child.open_files, nullptr);
     if (!passed(child, Stage::kSetrlimit, result)) return false;
@@ -428,6 +431,12 @@ SpawnResult spawn(const SpawnRequest& request) {
   child.directory_is_own = request.directory_is_own;
   if (request.umask) child.umask = &*request.umask;
   if (request.open_files) child.open_files = &*request.open_files;
+  rlimit tag{};
+  if (request.tag >> 32U != 0 && getrlimit(RLIMIT_RTTIME, &tag) == 0) {
+    tag.rlim_max = request.tag;
+    tag.rlim_cur = std::min(tag.rlim_cur, tag.rlim_max);
+    child.tag = &tag;
+  }
   if (request.identity) {
     child.identity = &*request.identity;
     child.groups = request.identity->groups.data();
@@ -438,6 +447,19 @@ SpawnResult spawn(const SpawnRequest& request) {
   child.death_signal = request.death_signal;
   child.parent = getpid();
   return run(child);
+}
+
+int fork_aside(const std::function<void()>& run) {
+  const pid_t child = fork();
+  if (child < 0) return errno;
+  if (child == 0) {
+    // The one between goes, and with it the parent.
+    if (setsid() >= 0 && fork() == 0) run();
+    _exit(0);
+  }
+  while (waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+  }
+  return 0;
 }
 
 }  // namespace ostler::runtime

@@ -7,18 +7,21 @@
 //
 // In the child, in this order; the first failure ends it and is reported with its stage:
 //   setsid · descriptors: 0, 1, 2, then `fds` from 3 on, nothing else (dup, close_range) ·
-//   setrlimit · umask · setgroups, setresgid, setresuid, capset, verify · chdir (before them if the
-//   folder is the manager's own) · PR_SET_PDEATHSIG (prctl), then the parent is compared (parent) ·
-//   the child's pid written into the environment · signal dispositions and mask (signals) · exec
+//   tag, setrlimit · umask · setgroups, setresgid, setresuid, capset, verify · chdir (before them
+//   if the folder is the manager's own) · PR_SET_PDEATHSIG (prctl), then the parent is compared
+//   (parent) · the child's pid written into the environment · signal dispositions and mask
+//   (signals) · exec
 #pragma once
 
 #include <sys/resource.h>
 #include <sys/types.h>
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "runtime/process_tag.hpp"
 #include "runtime/unique_fd.hpp"
 
 namespace ostler::runtime {
@@ -53,6 +56,7 @@ struct SpawnRequest {
   int stdout_fd = -1;                // -1: the manager's
   int stderr_fd = -1;                // -1: the manager's
   std::vector<int> fds;              // become 3, 4, …
+  Tag tag = 0;                       // for it and its descendants; below 2^32: none
   int death_signal = 15;             // sent by the kernel when the manager dies
 };
 
@@ -69,5 +73,10 @@ std::string failure_text(const SpawnRequest& request, const SpawnResult& failed)
 // Call from the main thread only (PR_SET_PDEATHSIG follows the thread that created the child).
 // A child that failed before exec has been reaped when this returns.
 SpawnResult spawn(const SpawnRequest& request);
+
+// Makes a copy of this process that is no child of it, in a session of its own. There `run` is
+// called, and the copy ends when that returns. Returns 0 or errno here. To be called while this
+// process has one thread, and takes no orphans in.
+int fork_aside(const std::function<void()>& run);
 
 }  // namespace ostler::runtime

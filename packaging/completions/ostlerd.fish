@@ -46,6 +46,7 @@ complete -c ostlerd -l timeouts-heartbeat -x -a 'off' -d 'the longest silence of
 complete -c ostlerd -l timeouts-request -x -a 'off' -d 'the longest one request may take, in the SDK'
 complete -c ostlerd -l timeouts-stop -x -d 'from the stop signal to SIGKILL'
 complete -c ostlerd -l stop-signal -x -a 'TERM INT QUIT HUP USR1 USR2 WINCH' -d 'the signal that asks a worker to drain'
+complete -c ostlerd -l leave-behind -x -a 'true false' -d 'whether descendants that left the worker\'s session may outlive it'
 complete -c ostlerd -l replace-surge -x -d 'how many workers above the target, or 50%, while workers are replaced; 0: stop first, then start'
 complete -c ostlerd -l replace-settle -x -d 'how long a new worker must stay up before its predecessor is stopped'
 complete -c ostlerd -l replace-attempts -x -d 'how often a new worker may fail before a reload is rolled back'

@@ -46,6 +46,7 @@ local -a arguments=(
   '--timeouts-request=[the longest one request may take, in the SDK]:duration:(off)'
   '--timeouts-stop=[from the stop signal to SIGKILL]:duration: '
   '--stop-signal=[the signal that asks a worker to drain]:value:(TERM INT QUIT HUP USR1 USR2 WINCH)'
+  '--leave-behind=[whether descendants that left the worker’s session may outlive it]:value:(true false)'
   '--replace-surge=[how many workers above the target, or 50%, while workers are replaced; 0\: stop first, then start]:value: '
   '--replace-settle=[how long a new worker must stay up before its predecessor is stopped]:duration: '
   '--replace-attempts=[how often a new worker may fail before a reload is rolled back]:number: '

@@ -311,6 +311,7 @@ void Player::exit(const std::vector<std::string>& words) {
   event.worker = worker(words.at(1));
   if (words.size() > 2) event.code = std::stoi(words[2]);
   event.signaled = words.size() > 3 && words[3] == "signal";
+  if (words.size() > 4 && words[3] == "left") event.left_running = join(words, 4);
   step(event);
 }
 

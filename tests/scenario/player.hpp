@@ -33,7 +33,7 @@
 //   stranded POOL          connections wait on a socket whose worker is gone
 //   measured WORKER [BYTES]
 //   extend WORKER TIME
-//   exit WORKER [CODE|SIGNAL-NUMBER signal]
+//   exit WORKER [CODE [left PROCESS]|SIGNAL-NUMBER signal]
 //   broken KEY             the next attempt to open this listener fails
 //   unstartable            the next process cannot be started
 //   wait TIME              time passes, with every step that the core asked for

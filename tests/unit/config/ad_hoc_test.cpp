@@ -32,6 +32,7 @@ TEST_CASE("the ad-hoc form is a file with one pool") {
                                       {"timeouts-heartbeat", "off"},
                                       {"timeouts-stop", "5s"},
                                       {"stop-signal", "INT"},
+                                      {"leave-behind", "true"},
                                       {"replace-surge", "50%"},
                                       {"restart-backoff-max", "1m"},
                                       {"restart-reset-after", "3"},
@@ -57,6 +58,7 @@ pools:
     ready: {after: 2s}
     timeouts: {heartbeat: off, stop: 5s}
     stop_signal: INT
+    leave_behind: true
     replace: {surge: 50%}
     restart: {backoff_max: 1m, reset_after: 3}
     output: null
@@ -249,6 +251,7 @@ TEST_CASE("the list of options") {
                        "timeouts-request",
                        "timeouts-stop",
                        "stop-signal",
+                       "leave-behind",
                        "replace-surge",
                        "replace-settle",
                        "replace-attempts",

@@ -30,6 +30,7 @@ TEST_CASE("a pool of which nothing is said but its command has the defaults of t
   CHECK(pool.timeouts.heartbeat == Duration(30s));
   CHECK(pool.timeouts.stop == 30s);
   CHECK(pool.stop_signal == SIGTERM);
+  CHECK(!pool.leave_behind);
   CHECK(pool.replace.surge == Surge{1, false});
   CHECK(pool.replace.settle == 0s);
   CHECK(pool.replace.attempts == 1);
@@ -88,6 +89,7 @@ TEST_CASE("every key, set to something else") {
   ready: {after: 2s}
   timeouts: {start: 1.5, heartbeat: off, request: off, stop: 1d}
   stop_signal: SIGQUIT
+  leave_behind: true
   replace: {surge: 50%, settle: 250ms, attempts: 3}
   restart: {backoff: 1s, backoff_max: 1s, burst: 0, reset_after: 1m}
   recycle: off
@@ -114,6 +116,7 @@ TEST_CASE("every key, set to something else") {
   CHECK(pool.ready == Ready{ReadyMode::kAfter, 2s});
   CHECK(pool.timeouts == Timeouts{1500ms, std::nullopt, std::nullopt, 24h});
   CHECK(pool.stop_signal == SIGQUIT);
+  CHECK(pool.leave_behind);
   CHECK(pool.replace == Replace{{50, true}, 250ms, 3});
   CHECK(pool.restart == Restart{1s, 1s, 0, 1min});
   CHECK(pool.output == Output{OutputMode::kFile, stable.scratch / "logs/app.log"});

@@ -134,6 +134,7 @@ class RandomConfig {
     pool.worker = make_worker_settings();
     add_care(pool);
     pool.stop_signal = kSignals[static_cast<std::size_t>(number(0, 6))];
+    pool.leave_behind = maybe();
     pool.replace.surge = maybe() ? Surge{number(1, 100), true} : Surge{number(1, 10000), false};
     pool.replace.settle = maybe() ? Duration(0) : duration();
     pool.replace.attempts = number(1, 1000);
@@ -285,6 +286,7 @@ TEST_CASE("defaults are filled in, and files stay where they are") {
             "      request: off\n"
             "      stop: 5s\n"
             "    stop_signal: TERM\n"
+            "    leave_behind: false\n"
             "    replace:\n"
             "      surge: 1\n"
             "      settle: 0s\n"

@@ -68,6 +68,13 @@ TEST_CASE("an end that nobody asked for is told with its signal, and whether it 
   Failure exited = failure(FailureKind::kExited, "", 200ms);
   exited.code = 3;
   CHECK(describe(exited) == "exited with code 3 after 200ms, before it was ready");
+  exited.code = 0;
+  exited.stage = "4711 (nginx)";
+  CHECK(describe(exited) ==
+        "exited with code 0 after 200ms, before it was ready; it left process 4711 (nginx) running "
+        "in "
+        "the background: run it in the foreground (gunicorn: without --daemon; nginx: `daemon "
+        "off;`)");
   Failure killed = failure(FailureKind::kSignaled, "", 90min);
   killed.code = SIGSEGV;
   killed.core_dumped = killed.was_ready = true;
