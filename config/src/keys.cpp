@@ -475,18 +475,16 @@ std::span<const Key<PoolDraft>> pool_keys() {
                       "how many workers above the target, or 50%, while "
                       "workers are replaced; 0: stop first, then start"},
                      read_surge},
-      Key<PoolDraft>{{"replace.settle", "0s",
-                      "how long a new worker must stay up before its "
-                      "predecessor is stopped"},
-                     [](Reader& r, const At& at, PoolDraft& out) {
-                       r.duration(at, Duration(0), out.pool.replace.settle);
-                     }},
-      Key<PoolDraft>{{"replace.attempts", "1",
-                      "how often a new worker may fail before a reload is "
-                      "rolled back"},
-                     [](Reader& r, const At& at, PoolDraft& out) {
-                       r.whole(at, 1, 1000, out.pool.replace.attempts);
-                     }},
+      Key<PoolDraft>{
+          {"replace.settle", "2s", "how long the first and the last new worker must stay up"},
+          [](Reader& r, const At& at, PoolDraft& out) {
+            r.duration(at, Duration(0), out.pool.replace.settle);
+          }},
+      Key<PoolDraft>{
+          {"replace.attempts", "1", "how many failures of new workers roll a reload back"},
+          [](Reader& r, const At& at, PoolDraft& out) {
+            r.whole(at, 1, 1000, out.pool.replace.attempts);
+          }},
       Key<PoolDraft>{{"restart.backoff", "100ms",
                       "the first wait of a slot whose worker keeps "
                       "dying"},

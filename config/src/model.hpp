@@ -99,7 +99,7 @@ struct Surge {
 
 struct Replace {
   Surge surge;
-  Duration settle{0};
+  Duration settle = std::chrono::seconds(2);
   int attempts = 1;
   bool operator==(const Replace&) const = default;
 };

@@ -250,6 +250,9 @@ enum class NoteKind {
   kWorkerUnkillable,
   kWorkerWorn,    // wear: it is to be replaced; value: bytes, if that is why
   kHealthFailed,  // failure; value: how often in a row
+  // It failed its health checks and counts as if it had died, but serves until its successor does:
+  // failure; value as for kWorkerFailed.
+  kWorkerUnfit,
   kReloadStarted,
   kReloadFailing,   // failure: why it is being rolled back
   kReloadFinished,  // outcome

@@ -125,25 +125,66 @@ void Machine::on_checked(Pool& pool, Worker& worker, const Probed& event) {
   worker.care.probe_at = now_ + plan.health->interval;
   const bool excused = std::exchange(worker.care.excused, false);
   if (event.result == ProbeResult::kPassed) worker.care.failed_checks = 0;
-  if (event.result != ProbeResult::kFailed || excused) return;
+  if (event.result != ProbeResult::kFailed) return passed_check(pool, worker);
+  if (excused) return;
   Failure failure;
   failure.kind = FailureKind::kUnhealthy;
   failure.stage = event.detail;
   failure.was_ready = true;
   note(pool, worker, NoteKind::kHealthFailed, failure, ++worker.care.failed_checks);
-  if (worker.care.failed_checks < plan.health->failures) return;
-  // A reload that brings unhealthy workers has failed.
-  const bool on_trial = pool.rollout && !worker.proven && worker.generation == pool.rollout->to;
-  if (on_trial) return abort(pool, worker, failure);
+  if (worker.care.failed_checks < plan.health->failures || worker.failed) return;
   pool.last_error = LastError{failure, worker.slot, worker.id, worker.generation, now_};
-  wear_out(pool, worker, Wear::kUnhealthy);
+  if (pool.on_trial(worker)) {  // a reload that brings unhealthy workers has failed
+    worker.proven = false;
+    unfit(pool, worker);
+    return trial_failed(pool, worker, failure, NoteKind::kWorkerUnfit);
+  }
+  const bool cures_nothing = !worker.care.passed && worker.generation == pool.desired;
+  cures_nothing ? never_healthy(pool, worker, failure) : wear_out(pool, worker, Wear::kUnhealthy);
 }
 
-// It became ready: from now on it is looked after.
-void Machine::begin_care(const PoolPlan& plan, Worker& worker) {
+// It counts as if it had died, and serves until its successor does.
+void Machine::unfit(Pool& pool, Worker& worker) {
+  ++pool.restarts;
+  worker.failed = true;
+  if (worker.wear == Wear::kNone) worker.wear = Wear::kUnhealthy;
+  worker.recycle = true;
+}
+
+// A worker at work when it was asked is as good as one that passed: it serves.
+void Machine::passed_check(Pool& pool, Worker& worker) {
+  worker.care.passed = true;
+  const auto slot = pool.slots.find(worker.slot);
+  const bool cured = slot != pool.slots.end() && slot->second.unhealthy && !worker.failed;
+  if (cured) slot->second.forget_failures();
+}
+
+// It has not passed a check in the time in which a good one does: to replace it by the next, and
+// that by the next, would cure nothing. It serves on while its slot waits: it is better than none.
+void Machine::never_healthy(Pool& pool, Worker& worker, const Failure& failure) {
+  unfit(pool, worker);
+  Duration wait{0};
+  if (const auto slot = pool.slots.find(worker.slot); slot != pool.slots.end()) {
+    slot->second.unhealthy = true;
+    wait_longer(slot->second, pool.generations.at(worker.generation));
+    wait = *slot->second.retry_at - now_;
+  }
+  note(pool, worker, NoteKind::kWorkerUnfit, failure,
+       std::chrono::duration_cast<std::chrono::milliseconds>(wait).count());
+}
+
+// It became ready: from now on it is looked after. On trial it is checked at once, so that a
+// reload need not wait for the interval.
+void Machine::begin_care(const Pool& pool, Worker& worker) {
+  const PoolPlan& plan = pool.generations.at(worker.generation);
   Care& care = worker.care;
   if (care.look_at) care.look_at = now_ + *shortest_limit(plan);  // from now on
-  if (plan.health) care.probe_at = now_ + spread(plan.health->interval, Duration::max());
+  if (plan.health && pool.on_trial(worker)) {
+    care.probing = true;
+    act(Probe{worker.id, -1});
+  } else if (plan.health) {
+    care.probe_at = now_ + spread(plan.health->interval, Duration::max());
+  }
   if (plan.recycle.memory) {
     care.measure_at = now_ + spread(limits::kMeasureEvery, Duration::max());
   }

@@ -49,7 +49,7 @@ void Machine::notice_time() {
         if (worker.last_beat) *worker.last_beat += lost;
         worker.care.excused = worker.care.probing || worker.care.warming;
         // Nobody saw whether it stayed up meanwhile.
-        if (worker.ready() && !worker.proven) worker.ready_at += stood;
+        if (worker.was_ready) worker.ready_at += stood;
         if (worker.active() && !worker.ready()) worker.started += stood;
       }
     }
@@ -285,10 +285,16 @@ void Machine::on(const Exited& event) {
     ++state_.ignored;
     return;
   }
-  const Worker gone = *worker;
+  Worker gone = *worker;
   pool->workers.erase(gone.id);
   touch(*pool);
-  if (const auto failure = death_of(gone, event)) return died(*pool, gone, *failure);
+  const bool in_order = ended_in_order(gone, event);
+  if (in_order) {
+    gone.cause = StopCause::kItself;
+    ended(*pool, gone);
+  } else if (const auto failure = death_of(gone, event)) {
+    return died(*pool, gone, *failure);
+  }
   Failure how;
   how.kind = event.signaled ? FailureKind::kSignaled : FailureKind::kExited;
   how.code = event.code;
@@ -297,46 +303,73 @@ void Machine::on(const Exited& event) {
   note(*pool, gone, NoteKind::kWorkerExited, gone.fault ? *gone.fault : how);
 }
 
+// By itself, and not before it was of use. A worker that is ready and ends at once is of none.
+bool Machine::ended_in_order(const Worker& worker, const Exited& event) const {
+  const bool by_itself = worker.cause == StopCause::kNone || worker.cause == StopCause::kItself;
+  if (!by_itself || event.signaled || event.code != 0 || !worker.was_ready) return false;
+  return event.answered || now_ - worker.ready_at >= limits::kWorked;
+}
+
+// It ended in order: its slot is filled again at once, and what others did wrong there before is
+// forgotten. Of a new generation, such a worker has proven itself: it may never live for `settle`.
+void Machine::ended(Pool& pool, const Worker& worker) {
+  const auto slot = pool.slots.find(worker.slot);
+  if (slot == pool.slots.end() || worker.failed) return;
+  if (pool.on_trial(worker)) slot->second.proven = worker.generation;
+  slot->second.forget_failures();
+}
+
+namespace {
+
+std::int64_t milliseconds(Duration duration) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
+}
+
+}  // namespace
+
 // A worker is gone that was not told to go. `worker` is no longer in the table.
 void Machine::died(Pool& pool, const Worker& worker, const Failure& failure) {
   if (state_.stopping || pool.removed) {
     return note(pool, worker, NoteKind::kWorkerExited, failure);
   }
-  ++pool.restarts;
+  if (!worker.failed) ++pool.restarts;
   pool.last_error = LastError{failure, worker.slot, worker.id, worker.generation, now_};
+  const PoolPlan& plan = pool.generations.at(worker.generation);
+  const bool lived = worker.proven && now_ - worker.ready_at >= plan.reset_after;
+  if (pool.on_trial(worker) && !lived && !worker.failed) {
+    return trial_failed(pool, worker, failure, NoteKind::kWorkerFailed);
+  }
   const auto slot = pool.slots.find(worker.slot);
-  const bool on_trial = pool.rollout && !worker.proven;
-  const bool of_new =
-      on_trial && !pool.rollout->rolling_back && worker.generation == pool.rollout->to;
-  if (of_new) {
-    Rollout& rollout = *pool.rollout;
-    const PoolPlan& plan = pool.generations.at(worker.generation);
-    ++rollout.failures;
-    const Duration delay = spread(plan.backoff, plan.backoff_max);
-    const bool again = rollout.failures < plan.attempts;
-    if (again) rollout.retry_at = now_ + delay;
-    note(pool, worker, NoteKind::kWorkerFailed, failure,
-         again ? std::chrono::duration_cast<std::chrono::milliseconds>(delay).count() : -1);
-    if (!again) roll_back(pool, failure, worker.id);
-    return;
-  }
-  if (slot != pool.slots.end()) {
-    back_off(slot->second, worker, pool.generations.at(worker.generation));
-  }
-  const bool waits = slot != pool.slots.end() && slot->second.retry_at.has_value();
-  const auto wait = waits ? *slot->second.retry_at - now_ : Duration{0};
-  note(pool, worker, NoteKind::kWorkerFailed, failure,
-       std::chrono::duration_cast<std::chrono::milliseconds>(wait).count());
+  // Nobody waits for a generation that is given up.
+  const bool given_up =
+      pool.rollout && worker.generation != pool.desired && worker.generation == pool.rollout->to;
+  const bool counts = slot != pool.slots.end() && !given_up && !worker.failed;
+  if (counts) back_off(slot->second, worker, plan);
+  const bool waits = slot != pool.slots.end() && slot->second.retry_at && !given_up;
+  const auto wait = waits ? std::max(*slot->second.retry_at - now_, Duration{0}) : Duration{0};
+  note(pool, worker, NoteKind::kWorkerFailed, failure, milliseconds(wait));
   successor_failed(pool, worker, failure);
-  if (!pool.rollout) return;
-  if (pool.rollout->rolling_back) {
-    // The old generation cannot be had back either: say so now, and go on trying.
-    if (on_trial && waits && pool.rollout->from == worker.generation) {
-      finish_rollout(pool, Outcome::kRolledBack);
-    }
-  } else if (waits && worker.generation == pool.rollout->to) {
-    roll_back(pool, failure, worker.id);  // it proved itself, and then began to crash in a loop
+  // The old generation cannot be had back either: say so now, and go on trying.
+  if (waits && pool.rollout && pool.rollout->rolling_back) {
+    finish_rollout(pool, Outcome::kRolledBack);
   }
+}
+
+// A worker of the generation on trial died or failed its checks, in whatever slot. `attempts` are
+// counted over the pool.
+void Machine::trial_failed(Pool& pool, const Worker& worker, const Failure& failure,
+                           NoteKind kind) {
+  Rollout& rollout = *pool.rollout;
+  const PoolPlan& plan = pool.generations.at(worker.generation);
+  ++rollout.failures;
+  const auto slot = pool.slots.find(worker.slot);
+  const bool relied_upon = slot != pool.slots.end() && slot->second.proven == rollout.to;
+  if (relied_upon) slot->second.proven = slot->second.fallback;  // it served well until now
+  const Duration delay = spread(plan.backoff, plan.backoff_max);
+  const bool again = rollout.failures < plan.attempts;
+  if (again) rollout.retry_at = now_ + delay;
+  note(pool, worker, kind, failure, again ? milliseconds(delay) : -1);
+  if (!again) roll_back(pool, failure, worker.id);
 }
 
 void Machine::back_off(Slot& slot, const Worker& worker, const PoolPlan& plan) {
@@ -348,6 +381,10 @@ void Machine::back_off(Slot& slot, const Worker& worker, const PoolPlan& plan) {
   }
   ++slot.quick_deaths;
   if (worker.was_ready && slot.quick_deaths <= plan.burst) return;
+  wait_longer(slot, plan);
+}
+
+void Machine::wait_longer(Slot& slot, const PoolPlan& plan) {
   Duration delay = plan.backoff;
   for (int i = 0; i < slot.doublings && delay < plan.backoff_max; ++i) delay *= 2;
   slot.retry_at = now_ + spread(std::min(delay, plan.backoff_max), plan.backoff_max);
@@ -415,10 +452,9 @@ void Machine::become_ready(Pool& pool, Worker& worker) {
   if (worker.last_beat) worker.last_beat = now_;
   if (worker.wear != Wear::kNone) worker.recycle = true;
   state_.any_ready = true;
-  const PoolPlan& plan = pool.generations.at(worker.generation);
-  if (plan.settle == Duration{0}) worker.proven = true;
-  begin_care(plan, worker);
+  worker.proven = has_settled(pool, worker);
   note(pool, worker, NoteKind::kWorkerReady);
+  begin_care(pool, worker);
 }
 
 void Machine::retire(Pool& pool, Worker& worker, StopCause cause) {

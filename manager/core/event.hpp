@@ -276,10 +276,11 @@ struct Exited {
   int code = 0;  // exit code, or the signal
   bool core_dumped = false;
   std::string left_running = {};  // "4711 (nginx)": a process that it put into the background
+  bool answered = false;          // it is known to have answered somebody's request
   bool operator==(const Exited&) const = default;
   template <class Archive>
   void fields(Archive& a) {
-    a(worker)(signaled)(code)(core_dumped)(left_running);
+    a(worker)(signaled)(code)(core_dumped)(left_running)(answered);
   }
 };
 

@@ -70,19 +70,27 @@ class Machine {
     // Of the desired, or the slot's proven generation: leaves by its own fault, was never ready.
     bool failing = false;
     bool failing_trusted = false;
+    bool unproven =
+        false;  // of the generation on trial, and to be recycled only when it has proven
   };
 
   // core.cpp
   void died(Pool& pool, const Worker& worker, const Failure& failure);
+  void ended(Pool& pool, const Worker& worker);
+  void trial_failed(Pool& pool, const Worker& worker, const Failure& failure, NoteKind kind);
   void back_off(Slot& slot, const Worker& worker, const PoolPlan& plan);
+  void wait_longer(Slot& slot, const PoolPlan& plan);
   void successor_failed(Pool& pool, const Worker& worker, const Failure& failure);
   std::optional<Failure> death_of(const Worker& worker, const Exited& event) const;
+  bool ended_in_order(const Worker& worker, const Exited& event) const;
 
   // reconcile.cpp
   void reconcile_pools();
   void reconcile_pool(Pool& pool);
   void check_deadlines(Pool& pool);
   void check_deadline(Pool& pool, Worker& worker);
+  [[nodiscard]] static bool may_settle(const Pool& pool, const Worker& worker);
+  [[nodiscard]] bool has_settled(const Pool& pool, const Worker& worker) const;
   void adjust_slots(Pool& pool);
   void give_up_slots(Pool& pool, std::size_t surplus);
   void fill_slots(Pool& pool);
@@ -123,7 +131,10 @@ class Machine {
   void can_serve(Pool& pool, Worker& worker);
   void on_warmed_up(Pool& pool, Worker& worker, const Probed& event);
   void on_checked(Pool& pool, Worker& worker, const Probed& event);
-  void begin_care(const PoolPlan& plan, Worker& worker);
+  void unfit(Pool& pool, Worker& worker);
+  void passed_check(Pool& pool, Worker& worker);
+  void never_healthy(Pool& pool, Worker& worker, const Failure& failure);
+  void begin_care(const Pool& pool, Worker& worker);
   void take_care(Pool& pool, Worker& worker);
   void has_work(Pool& pool, Worker& worker);
   void look_again(Pool& pool, Worker& worker, Time when);

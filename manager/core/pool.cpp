@@ -66,6 +66,16 @@ bool Pool::backing_off() const {
          });
 }
 
+bool Pool::unhealthy() const {
+  return std::ranges::any_of(slots, [](const auto& entry) { return entry.second.unhealthy; });
+}
+
+bool Pool::trusted() const {
+  return !rolling() || std::ranges::any_of(slots, [&](const auto& entry) {
+    return entry.second.proven == desired;
+  });
+}
+
 ManagerState manager_state(const State& state) {
   if (state.stopping) return ManagerState::kStopping;
   if (state.reload && !state.reload->first) return ManagerState::kReloading;
@@ -77,6 +87,7 @@ PoolState pool_state(const State& state, const Pool& pool) {
     return pool.workers.empty() ? PoolState::kStopped : PoolState::kStopping;
   }
   if (pool.rollout) return PoolState::kReloading;
+  if (pool.unhealthy()) return PoolState::kDegraded;
   if (pool.count_ready() >= pool.target()) return PoolState::kRunning;
   return pool.was_full || pool.backing_off() ? PoolState::kDegraded : PoolState::kStarting;
 }

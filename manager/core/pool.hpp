@@ -23,16 +23,23 @@ namespace ostler::core {
 struct Slot {
   // The generation that last proved itself here; 0: none yet.
   Generation proven = 0;
+  Generation fallback = 0;  // what that was when the rollout began
   // Deaths in a row, each before `reset_after` of being ready; and how often the wait was doubled.
   int quick_deaths = 0;
   int doublings = 0;
   std::optional<Time> retry_at;  // backing off until then
   // In this rollout its worker was stopped so that its successor can start (`surge: 0`).
   bool vacated = false;
+  bool unhealthy = false;  // the last worker that was judged never passed a health check
+  void forget_failures() {
+    quick_deaths = doublings = 0;
+    retry_at.reset();
+    unhealthy = false;
+  }
   bool operator==(const Slot&) const = default;
   template <class Archive>
   void fields(Archive& a) {
-    a(proven)(quick_deaths)(doublings)(retry_at)(vacated);
+    a(proven)(fallback)(quick_deaths)(doublings)(retry_at)(unhealthy)(vacated);
   }
 };
 
@@ -43,7 +50,7 @@ struct Rollout {
   int target_before = 0;
   bool rescaled = false;  // the new target holds, proven or not
   bool rolling_back = false;
-  int failures = 0;
+  int failures = 0;              // new workers that died or failed their checks
   std::optional<Time> retry_at;  // the next try, after a failure within `attempts`
   Time started{};
   int replaced = 0;
@@ -157,6 +164,16 @@ struct Pool {
   [[nodiscard]] bool stops_first() const;
   // It is to end, and its ready workers still serve what waits for them.
   [[nodiscard]] bool serves_backlog() const { return closing && !closing->over; }
+  // Some slot has a worker that has never passed a health check, or the successor of one.
+  [[nodiscard]] bool unhealthy() const;
+  [[nodiscard]] bool rolling() const { return rollout && !rollout->rolling_back; }
+  // Of the generation that is being rolled out: what becomes of it decides the reload.
+  [[nodiscard]] bool on_trial(const Worker& worker) const {
+    return rolling() && worker.generation == rollout->to;
+  }
+  // Whether the desired generation works is known: it was in force before, or one of its workers
+  // has proven itself. From then on its workers replace others as soon as they are ready.
+  [[nodiscard]] bool trusted() const;
   // The load decides how many workers there are: the file says so, and no operator says otherwise.
   [[nodiscard]] bool follows_load() const;
   bool operator==(const Pool&) const = default;

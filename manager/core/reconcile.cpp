@@ -85,7 +85,7 @@ void Machine::check_deadline(Pool& pool, Worker& worker) {
       }
       break;
     case WorkerState::kReady:
-      if (now_ >= worker.ready_at + plan.settle) worker.proven = true;
+      worker.proven = worker.proven || has_settled(pool, worker);
       if (worker.last_beat && plan.heartbeat_timeout &&
           now_ >= *worker.last_beat + *plan.heartbeat_timeout) {
         failure.kind = FailureKind::kHeartbeatTimeout;
@@ -119,6 +119,17 @@ void Machine::check_deadline(Pool& pool, Worker& worker) {
       }
       break;
   }
+}
+
+// Time alone proves a worker, unless it is on trial and has its health checked: then one must pass.
+bool Machine::may_settle(const Pool& pool, const Worker& worker) {
+  const bool checked = pool.generations.at(worker.generation).health.has_value();
+  return !worker.failed && (!checked || worker.care.passed || !pool.on_trial(worker));
+}
+
+bool Machine::has_settled(const Pool& pool, const Worker& worker) const {
+  const PoolPlan& plan = pool.generations.at(worker.generation);
+  return may_settle(pool, worker) && now_ >= worker.ready_at + plan.settle;
 }
 
 void Machine::adjust_slots(Pool& pool) {
@@ -201,15 +212,19 @@ std::vector<Machine::View> Machine::look_at_slots(Pool& pool) {
     ++view->active;
     view->ready = view->ready || worker.ready();
     view->current = view->current || worker.generation == pool.desired;
-    if (worker.ready() && worker.proven && worker.generation == pool.desired) {
+    // What is rolled back to has been in force before: it proves itself by being ready.
+    const bool reliable = worker.proven || (pool.rollout && pool.rollout->rolling_back);
+    if (worker.ready() && reliable && worker.generation == pool.desired) {
       view->slot->proven = pool.desired;
     }
+    const bool early = worker.ready() && pool.on_trial(worker) && !worker.failed &&
+                       view->slot->proven != pool.desired;
+    view->unproven = view->unproven || early;
     view->has_trusted = view->has_trusted || worker.generation == view->slot->proven;
     const bool good = worker.generation == pool.desired && !worker.recycle;
     if (!good) continue;
-    const bool better = view->good == nullptr || (worker.ready() && worker.proven &&
-                                                  !(view->good->ready() && view->good->proven));
-    if (better) view->good = &worker;
+    const auto rank = [](const Worker& one) { return std::pair(one.ready(), one.proven); };
+    if (view->good == nullptr || rank(*view->good) < rank(worker)) view->good = &worker;
   }
   return views;
 }
@@ -222,8 +237,10 @@ void Machine::fill_slots(Pool& pool) {
     if (slot.retry_at && *slot.retry_at <= now_) slot.retry_at.reset();
   }
   bool outdated = false;
-  for (View& view : look_at_slots(pool)) {
-    if (view.good != nullptr && view.good->ready() && view.good->proven) {
+  std::vector<View> views = look_at_slots(pool);
+  const bool trusted = pool.trusted();
+  for (View& view : views) {
+    if (view.good != nullptr && view.good->ready() && (view.good->proven || trusted)) {
       if (view.active > 1) retire_predecessors(pool, view);
       continue;
     }
@@ -243,7 +260,7 @@ StopCause Machine::cause_of_replacing(const Pool& pool, const Worker& worker) co
   return worker.wear == Wear::kUnhealthy ? StopCause::kUnhealthy : StopCause::kRecycled;
 }
 
-// The good worker of a slot has proven itself: everybody else in the slot may go.
+// The good worker of a slot is to be relied upon: everybody else in the slot may go.
 void Machine::retire_predecessors(Pool& pool, View& view) {
   for (auto& [id, worker] : pool.workers) {
     if (worker.slot != view.number || !worker.active() || &worker == view.good) continue;
@@ -306,7 +323,7 @@ void Machine::replace_outdated(Pool& pool) {
   std::vector<std::tuple<bool, bool, int>> outdated;
   const std::vector<View> views = look_at_slots(pool);
   for (const View& view : views) {
-    const bool waiting = view.failing || view.slot->retry_at;
+    const bool waiting = view.failing || view.slot->retry_at || view.unproven;
     if (view.active == 1 && view.good == nullptr && !waiting) {
       outdated.emplace_back(view.ready, view.current, view.number);
     }
@@ -331,7 +348,8 @@ void Machine::replace_outdated(Pool& pool) {
 // only while all others serve, so that one slot at a time is without a worker.
 void Machine::make_room(Pool& pool, const std::vector<View>& views) {
   for (const View& view : views) {
-    if (view.active != 1 || view.good != nullptr || view.slot->retry_at) continue;
+    const bool waiting = view.slot->retry_at || view.unproven;
+    if (view.active != 1 || view.good != nullptr || waiting) continue;
     const bool relied_upon = view.ready || view.has_trusted;
     if (relied_upon && !others_serve(pool, views, view.number)) continue;
     vacate(pool, view.number);
@@ -526,7 +544,7 @@ std::optional<Time> Machine::next_deadline(const Pool& pool) const {
       consider(worker.started + *plan.ready_after);
     }
     if (!worker.ready()) continue;
-    if (!worker.proven) consider(worker.ready_at + plan.settle);
+    if (!worker.proven && may_settle(pool, worker)) consider(worker.ready_at + plan.settle);
     if (worker.last_beat && plan.heartbeat_timeout) {
       consider(*worker.last_beat + *plan.heartbeat_timeout);
     }

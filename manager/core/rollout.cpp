@@ -166,8 +166,8 @@ void Machine::begin_rollout(Pool& pool, const PoolPlan& plan, bool restart) {
   for (auto& [number, slot] : pool.slots) {
     slot.vacated = false;
     if (slot.doublings > 0 && !served.contains(number)) slot.proven = 0;
-    slot.quick_deaths = slot.doublings = 0;
-    slot.retry_at.reset();
+    slot.fallback = slot.proven;
+    slot.forget_failures();
   }
   state_.reload->waiting.insert(pool.id);
   touch(pool);
@@ -191,13 +191,18 @@ void Machine::roll_back(Pool& pool, const Failure& failure, WorkerId worker) {
   pool.desired = rollout.from;
   pool.scaled = rollout.scaled_before;
   begin_scaling(pool, held);
+  // What is rolled back to has nothing to prove, but must serve again: see look_at_slots.
+  std::set<int> served;
+  for (const auto& [id, other] : pool.workers) {
+    if (other.ready() && other.generation == rollout.from) served.insert(other.slot);
+  }
   for (auto& [id, other] : pool.workers) {
     const bool useless = other.active() && other.generation == rollout.to && !other.ready();
     if (useless) retire(pool, other, StopCause::kRolledBack);
   }
   for (auto& [number, slot] : pool.slots) {
-    slot.quick_deaths = slot.doublings = 0;
-    slot.retry_at.reset();
+    slot.forget_failures();
+    if (!served.contains(number)) slot.proven = 0;
   }
 }
 
@@ -221,6 +226,7 @@ void Machine::finish_rollout(Pool& pool, Outcome outcome) {
   }
   for (auto& [number, slot] : pool.slots) {
     if (slot.proven != pool.desired) slot.proven = 0;  // not to be relied upon, whatever it proved
+    if (outcome == Outcome::kReloaded) slot.unhealthy = false;  // that was an old worker
   }
   note(pool, NoteKind::kReloadFinished, rollout.replaced, outcome, rollout.reason);
   touch(pool);

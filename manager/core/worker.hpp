@@ -44,6 +44,7 @@ struct Care {
   bool warming = false;
   int warmed = 0;         // warm-up requests that were answered
   bool probing = false;   // a health check is under way
+  bool passed = false;    // a health check, or it was at work when one came
   int failed_checks = 0;  // in a row
   std::optional<Time> probe_at;
   std::optional<Time> look_at;  // at its scoreboard
@@ -53,7 +54,7 @@ struct Care {
   bool operator==(const Care&) const = default;
   template <class Archive>
   void fields(Archive& a) {
-    a(speaks)(warming)(warmed)(probing)(failed_checks)(excused);
+    a(speaks)(warming)(warmed)(probing)(passed)(failed_checks)(excused);
     a(probe_at)(look_at)(measure_at)(expires_at);
   }
 };
@@ -65,7 +66,8 @@ struct Worker {
   WorkerState state = WorkerState::kSpawning;
   bool spawned = false;  // Spawned was reported: there is a process to signal
   bool was_ready = false;
-  bool proven = false;  // ready, and stayed up for `settle`
+  bool proven = false;  // ready, and stayed up for `settle`; on trial, it passed a check, too
+  bool failed = false;  // its health checks failed, and that was counted as if it had died
   bool stuck = false;   // SIGKILL did not end it in time: counted upon no more
   // Draining, but not asked to stop yet: what waits for it alone is served first.
   bool emptying = false;
@@ -89,7 +91,7 @@ struct Worker {
   template <class Archive>
   void fields(Archive& a) {
     a(id)(slot)(
-        generation)(state)(spawned)(was_ready)(proven)(stuck)(emptying)(recycle)(wear)(cause)(fault)(started)(ready_at)(deadline)(last_beat)(starting)(care);
+        generation)(state)(spawned)(was_ready)(proven)(failed)(stuck)(emptying)(recycle)(wear)(cause)(fault)(started)(ready_at)(deadline)(last_beat)(starting)(care);
   }
 };
 

@@ -50,8 +50,8 @@ pools:
 #    stop_signal: TERM
 
     # A reload replaces one worker after the other: how many processes more than `workers` there may
-    # be meanwhile; how long a new one must stay up before the old one goes.
-#    replace: {surge: 1, settle: 0s, attempts: 1}
+    # be meanwhile; how long a new one must stay up before it is relied upon.
+#    replace: {surge: 1, settle: 2s, attempts: 1}
 
     # One that dies is replaced at once; one that keeps dying waits longer and longer.
 #    restart: {backoff: 100ms, backoff_max: 30s, burst: 5, reset_after: 10s}

@@ -28,6 +28,8 @@ const char* event_name(core::NoteKind kind) {
       return "worker.recycling";
     case core::NoteKind::kHealthFailed:
       return "health.failed";
+    case core::NoteKind::kWorkerUnfit:
+      return "worker.unfit";
     case core::NoteKind::kReloadStarted:
       return "reload.started";
     case core::NoteKind::kReloadFailing:
@@ -204,6 +206,9 @@ control::EventView Runtime::event_of(const core::Note& note) const {
     case core::NoteKind::kHealthFailed:
       add("failures", note.value);
       break;
+    case core::NoteKind::kWorkerUnfit:
+      if (note.value >= 0) add("retry_in", seconds(note.value));
+      break;
     case core::NoteKind::kReloadFinished:
       add("outcome", std::string(core::word(note.outcome)));
       add("replaced", note.value);
@@ -263,6 +268,9 @@ void Runtime::log_note(const core::Note& note, const control::EventView& event) 
         return log_event(spdlog::level::warn, event, "{} killed ({}): it {}; requests cut: {}",
                          worker, core::word(note.cause), why, cut_of(note.worker));
       }
+      if (note.cause == core::StopCause::kItself) {
+        return log_event(spdlog::level::info, event, "{} ended by itself: {}", worker, why);
+      }
       return log_event(spdlog::level::info, event, "{} gone ({}): {}", worker,
                        core::word(note.cause), why);
     case core::NoteKind::kWorkerFailed:
@@ -280,6 +288,11 @@ void Runtime::log_note(const core::Note& note, const control::EventView& event) 
                                            : std::string());
     case core::NoteKind::kHealthFailed:
       return log_event(spdlog::level::warn, event, "{} {} ({} in a row)", worker, why, note.value);
+    case core::NoteKind::kWorkerUnfit:
+      return log_event(spdlog::level::err, event, "{} is unfit: it {}; {}", worker, why,
+                       note.value < 0
+                           ? std::string("it serves until it is replaced")
+                           : fmt::format("it serves on, next try in {:.1f}s", seconds(note.value)));
     case core::NoteKind::kReloadStarted:
       return log_event(spdlog::level::info, event, "reload{}{} started",
                        note.pool.empty() ? "" : " of ", note.pool);

@@ -140,10 +140,12 @@ void Runtime::schedule() {
 void Runtime::turn() {
   if (exit_reason_) return finish_if_over();
   const core::Time begin = now();
-  for (const core::Exited& exit : exits_) {
+  for (core::Exited& exit : exits_) {
     const auto process = processes_.find(exit.worker);
     if (process == processes_.end()) continue;
+    const WorkerChannel& channel = *process->second.channel;
     process->second.channel->read_to_end();
+    exit.answered = channel.speaks() && channel.scoreboard().figures(begin).requests > 0;
     if (process->second.output) process->second.output->drain();
     listeners_.release(exit.worker);  // whoever takes its place may get its sockets
   }

@@ -227,6 +227,8 @@ void Player::command(const std::vector<std::string>& words) {
     step(TimeoutExtended{worker(object), duration(words.at(2))});
   } else if (verb == "exit") {
     exit(words);
+  } else if (verb == "status") {
+    status(object);
   } else if (verb == "broken") {
     broken_.insert(object);
   } else if (verb == "unstartable") {
@@ -249,6 +251,14 @@ void Player::seen(const std::vector<std::string>& words) {
   const Time since = words.size() > 4 ? now_ - duration(words[4]) : now_;
   step(Seen{worker(words[1]), sight, since,
             sight == Sight::kUnknown ? "/proc/7/fd: Permission denied" : ""});
+}
+
+void Player::status(const std::string& name) {
+  const Pool* pool = find_pool(core_.state(), name);
+  if (pool == nullptr) fault("no such pool: " + name);
+  lines_.push_back(name + ": " + word(pool_state(core_.state(), *pool)) + ", " +
+                   std::to_string(pool->count_ready()) + " of " + std::to_string(pool->target()) +
+                   " ready, " + std::to_string(pool->restarts) + " restarts");
 }
 
 void Player::set_pool(const std::vector<std::string>& words) {
@@ -312,6 +322,7 @@ void Player::exit(const std::vector<std::string>& words) {
   if (words.size() > 2) event.code = std::stoi(words[2]);
   event.signaled = words.size() > 3 && words[3] == "signal";
   if (words.size() > 4 && words[3] == "left") event.left_running = join(words, 4);
+  event.answered = words.size() > 3 && words[3] == "answered";
   step(event);
 }
 
@@ -519,6 +530,11 @@ void Player::tell(const Note& note) {
       break;
     case NoteKind::kHealthFailed:
       lines_.push_back(who + " " + why + " (" + std::to_string(note.value) + " in a row)");
+      break;
+    case NoteKind::kWorkerUnfit:
+      lines_.push_back(
+          who + " is unfit" +
+          (note.value <= 0 ? "" : "; next try in " + std::to_string(note.value) + "ms"));
       break;
     case NoteKind::kReloadStarted:
       lines_.push_back("reload begins");

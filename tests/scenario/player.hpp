@@ -33,7 +33,9 @@
 //   stranded POOL          connections wait on a socket whose worker is gone
 //   measured WORKER [BYTES]
 //   extend WORKER TIME
-//   exit WORKER [CODE [left PROCESS]|SIGNAL-NUMBER signal]
+//   exit WORKER [CODE [answered|left PROCESS]|SIGNAL-NUMBER signal]
+//                          `answered`: it is known to have answered a request
+//   status NAME            says the pool's state
 //   broken KEY             the next attempt to open this listener fails
 //   unstartable            the next process cannot be started
 //   wait TIME              time passes, with every step that the core asked for
@@ -66,6 +68,7 @@ class Player {
     [[nodiscard]] std::string name() const;
   };
   void command(const std::vector<std::string>& words);
+  void status(const std::string& name);
   void set_pool(const std::vector<std::string>& words);
   void load(const std::string& only);
   core::Plan new_plan();

@@ -118,7 +118,7 @@ void Day::perform(const Action& action) {
     coming_.emplace_back(now_ + kStart, WorkerSigned{spawn->worker, WorkerSign::kReady});
   } else if (const auto* stop = std::get_if<SignalWorker>(&action)) {
     leaving_.insert(stop->worker);
-    coming_.emplace_back(now_ + kService, Exited{stop->worker, false, 0, false});
+    coming_.emplace_back(now_ + kService, Exited{stop->worker, false, 0, false, {}, false});
   } else if (const auto* watch = std::get_if<Watch>(&action)) {
     awaited_.reset();
     LoadSeen seen;

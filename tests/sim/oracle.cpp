@@ -43,7 +43,7 @@ void Oracle::notice_late() {
     shift(worker->kill_due, stood + limits::kGrace);
     shift(worker->last_beat, stood + limits::kGrace);
     shift(worker->ready_due, stood);
-    if (worker->ready && !worker->proven) worker->settled_at += stood;
+    if (worker->ready) worker->settled_at += stood;
     worker->care.excused = worker->care.probing || worker->care.warming;
   }
   stood_still_.emplace_back(now_, stood + limits::kGrace);
@@ -260,12 +260,12 @@ void Oracle::on(const Spawned& event) {
 
 void Oracle::on(const SpawnFailed& event) {
   Worker* worker = find(event.worker);
-  if (worker != nullptr && !worker->spawned) gone(*worker);
+  if (worker != nullptr && !worker->spawned) gone(*worker, nullptr);
 }
 
 void Oracle::on(const Exited& event) {
   Worker* worker = find(event.worker);
-  if (worker != nullptr && worker->spawned) gone(*worker);
+  if (worker != nullptr && worker->spawned) gone(*worker, &event);
 }
 
 void Oracle::on(const WorkerSigned& event) {
@@ -347,7 +347,7 @@ void Oracle::become_ready(Worker& worker) {
   worker.ready = true;
   worker.ready_at = now_;
   worker.settled_at = now_ + worker.plan.settle;
-  worker.proven = worker.plan.settle == Duration{0};
+  worker.proven = settled(worker);
   worker.start_due.reset();
   worker.ready_due.reset();
   if (worker.last_beat) worker.last_beat = now_;
@@ -356,60 +356,51 @@ void Oracle::become_ready(Worker& worker) {
 }
 
 // The end of a process, or of the attempt to make one.
-void Oracle::gone(Worker& worker) {
+void Oracle::gone(Worker& worker, const Exited* exited) {
   Pool& pool = *worker.pool;
   Departed departed;
   departed.pool = &pool;
   departed.slot = worker.slot;
   const bool unexpected = worker.told == StopCause::kNone || worker.told == StopCause::kItself ||
                           worker.told == StopCause::kFault;
-  departed.failed = unexpected && !stopping_ && !pool.removed;
+  const bool by_itself = unexpected && worker.told != StopCause::kFault;
+  const Duration up = now_ - (worker.settled_at - worker.plan.settle);
+  departed.in_order = by_itself && worker.ready && exited != nullptr && !exited->signaled &&
+                      exited->code == 0 && (exited->answered || up >= std::chrono::seconds(1));
+  departed.failed = unexpected && !departed.in_order && !stopping_ && !pool.removed;
   std::erase(pool.workers, &worker);
+  if (departed.in_order) ended(worker);
   if (departed.failed) died(worker, departed);
   departed_.emplace(worker.id, departed);
   dead_.insert(worker.id);
   workers_.erase(worker.id);
 }
 
-// Somebody died who was not told to go: what the slot, or the reload, has to wait for.
-void Oracle::died(const Worker& worker, Departed& departed) {
-  Pool& pool = *worker.pool;
-  const PoolPlan& plan = worker.plan;
-  const auto wait = [&](int doublings) {
-    Duration delay = plan.backoff;
-    for (int i = 0; i < doublings && delay < plan.backoff_max; ++i) delay *= 2;
-    delay = std::min(delay, plan.backoff_max);
-    departed.earliest = now_ + delay - delay / 10;
-    departed.latest = now_ + std::min(delay + delay / 10, plan.backoff_max);
-  };
-  if (!worker.ready) ++pool.failures;
-  if (pool.rolling() && worker.generation == pool.rollout->to && !worker.proven) {
-    Rollout& rollout = *pool.rollout;
-    rollout.failed.insert(worker.id);
-    if (++rollout.failures < plan.attempts) {
-      wait(0);
-      rollout.earliest = departed.earliest;
-      rollout.latest = departed.latest;
-    } else {
-      departed.earliest = departed.latest = now_ - std::chrono::milliseconds(1);  // said as -1
-    }
-    return;
+// It was of use until it ended: whatever went wrong in its slot before is over. A new generation
+// has shown there that it works.
+void Oracle::ended(const Worker& worker) {
+  Slot& slot = worker.pool->slots[worker.slot];
+  if (worker.failed) return;
+  if (on_trial(worker)) {
+    slot.proven = worker.generation;
+    slot.forgotten = slot.given_up;
   }
-  Slot& slot = pool.slots[worker.slot];
+  slot.quick_deaths = slot.doublings = 0;
+  slot.unhealthy = false;
   slot.earliest = slot.latest = std::nullopt;
-  const Duration since_settled = now_ - (worker.settled_at - plan.settle);
-  const bool lived = worker.ready && since_settled >= plan.reset_after;
-  const bool lived_in_real_time = worker.ready && now_ - worker.ready_at >= plan.reset_after;
-  if (lived) {
-    slot.quick_deaths = slot.doublings = 0;
-    slot.unsure = false;
-  } else if (lived_in_real_time) {
-    slot.unsure = true;  // whether standing still counts as living is left open
-  }
-  if (!lived) {
-    ++slot.quick_deaths;
-    if (!worker.ready || slot.quick_deaths > plan.burst) wait(slot.doublings++);
-  }
+}
+
+void Oracle::wait(Departed& departed, const PoolPlan& plan, int doublings) const {
+  Duration delay = plan.backoff;
+  for (int i = 0; i < doublings && delay < plan.backoff_max; ++i) delay *= 2;
+  delay = std::min(delay, plan.backoff_max);
+  departed.earliest = now_ + delay - delay / 10;
+  departed.latest = now_ + std::min(delay + delay / 10, plan.backoff_max);
+}
+
+// The slot waits, longer each time, for as long as the books know.
+void Oracle::wait_in(Slot& slot, Departed& departed, const PoolPlan& plan) const {
+  wait(departed, plan, slot.doublings++);
   departed.sure = slot.sure();
   if (!slot.sure()) {
     departed.earliest.reset();
@@ -417,9 +408,77 @@ void Oracle::died(const Worker& worker, Departed& departed) {
   }
   slot.earliest = departed.earliest;
   slot.latest = departed.latest;
-  if (slot.latest && pool.rolling() && worker.generation == pool.rollout->to) {
-    pool.rollout->looping = true;
-    pool.rollout->failed.insert(worker.id);
+}
+
+// Whoever is of the generation that is rolled out decides the reload, in whatever slot.
+bool Oracle::on_trial(const Worker& worker) {
+  return worker.pool->rolling() && worker.generation == worker.pool->rollout->to;
+}
+
+// Nothing but time is missing: on trial, its health was found good.
+bool Oracle::may_settle(const Worker& worker) {
+  return !worker.failed && (worker.care.passed || !worker.plan.health || !on_trial(worker));
+}
+
+// It has stayed up for `settle`.
+bool Oracle::settled(const Worker& worker) const {
+  return worker.proven || (worker.ready && may_settle(worker) && now_ >= worker.settled_at);
+}
+
+// Some worker of the desired generation has shown that it works, or it did so before.
+bool Oracle::trusted(const Pool& pool) const {
+  if (!pool.rolling()) return true;
+  const Generation to = pool.desired();
+  return std::ranges::any_of(pool.slots, [&](const auto& s) { return s.second.proven == to; }) ||
+         std::ranges::any_of(pool.workers, [&](const Worker* worker) {
+           return worker->generation == to && worker->serves() && settled(*worker);
+         });
+}
+
+// One worker fewer that a reload may lose. What its slot relied upon is relied upon no more.
+void Oracle::trial_failed(const Worker& worker, Departed& departed) {
+  Rollout& rollout = *worker.pool->rollout;
+  rollout.failed.insert(worker.id);
+  Slot& slot = worker.pool->slots[worker.slot];
+  if (slot.proven == rollout.to) slot.proven = slot.fallback;
+  if (++rollout.failures < worker.plan.attempts) {
+    wait(departed, worker.plan, 0);
+    rollout.earliest = departed.earliest;
+    rollout.latest = departed.latest;
+  } else {
+    departed.earliest = departed.latest = now_ - std::chrono::milliseconds(1);  // said as -1
+  }
+}
+
+// Somebody died who was not told to go: what the slot, or the reload, has to wait for.
+void Oracle::died(const Worker& worker, Departed& departed) {
+  Pool& pool = *worker.pool;
+  const PoolPlan& plan = worker.plan;
+  if (!worker.ready) ++pool.failures;
+  const Duration up = now_ - (worker.settled_at - plan.settle);
+  const bool lived = worker.ready && up >= plan.reset_after;
+  if (on_trial(worker) && !worker.failed && !(worker.proven && lived)) {
+    return trial_failed(worker, departed);
+  }
+  Slot& slot = pool.slots[worker.slot];
+  const bool given_up = pool.rollout && pool.rollout->back && worker.generation == pool.rollout->to;
+  if (worker.failed && !given_up) {  // it was counted before
+    if (slot.latest && now_ >= *slot.latest) slot.earliest = slot.latest = std::nullopt;
+    departed.sure = slot.sure();
+    departed.earliest = slot.earliest;
+    departed.latest = slot.sure() ? slot.latest : now_ + plan.backoff_max;
+    slot.latest = departed.latest;
+  } else if (!given_up) {
+    slot.earliest = slot.latest = std::nullopt;
+    departed.sure = slot.sure();
+    if (lived) {
+      slot.quick_deaths = slot.doublings = 0;
+      slot.unsure = false;
+      departed.sure = slot.sure();
+    } else if (++slot.quick_deaths > plan.burst || !worker.ready) {
+      wait_in(slot, departed, plan);
+    }
+    if (!departed.sure) departed.latest = slot.latest = now_ + plan.backoff_max;
   }
   const bool another = std::ranges::any_of(pool.workers, [&](const Worker* other) {
     return other->slot == worker.slot && other->active() && !other->recycle &&

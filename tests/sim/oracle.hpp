@@ -59,6 +59,15 @@ class Oracle {
   struct Window {
     std::optional<Time> earliest, latest;
   };
+  // A worker of which the core must still say how it ended, or that it counts as if it had.
+  struct Departed {
+    Pool* pool = nullptr;
+    int slot = 0;
+    bool failed = false;
+    bool in_order = false;  // it ended by itself, and that is no failure
+    bool sure = true;
+    std::optional<Time> earliest, latest;
+  };
   // What is owed to a worker that runs, and what is known of it.
   struct Care {
     bool speaks = false;
@@ -67,6 +76,7 @@ class Oracle {
     bool owes_accept = false;
     bool probing = false;  // a health check is under way
     bool excused = false;  // the manager stood still meanwhile
+    bool passed = false;   // a check, or it was at work when one came
     int failed_checks = 0;
     bool owes_check_note = false;
     core::Wear wear = core::Wear::kNone;
@@ -85,8 +95,10 @@ class Oracle {
     bool spawned = false;
     bool ready = false;
     bool proven = false;
-    Time ready_at{};    // when it said so
-    Time settled_at{};  // when it has stayed up long enough to be relied upon
+    bool failed = false;            // its checks did, and that was counted like a death
+    std::optional<Departed> unfit;  // what is to be said of that
+    Time ready_at{};                // when it said so
+    Time settled_at{};              // when it has stayed up long enough to be relied upon
     StopCause told = StopCause::kNone;
     bool recycle = false;
     bool drained = false;     // an operator asked for it
@@ -122,9 +134,11 @@ class Oracle {
   struct Slot {
     int quick_deaths = 0;
     int doublings = 0;
-    bool unsure = false;    // the counts may have been cleared
+    bool unhealthy = false;  // the last worker that was judged never passed a check
+    bool unsure = false;     // the counts may have been cleared
     bool given_up = false;  // perhaps: then it waits for nothing, and begins anew when wanted again
     [[nodiscard]] bool sure() const { return !unsure && !given_up; }
+    Generation fallback = 0;               // what that was when the rollout began
     Generation proven = 0;                 // whose worker last stayed up here for `settle`
     bool forgotten = false;                // perhaps: that was before the slot was given up
     bool vacated = false;                  // in this rollout, for its successor
@@ -157,7 +171,6 @@ class Oracle {
     Generation from = 0, to = 0;
     bool back = false;
     int failures = 0;
-    bool looping = false;  // one of its workers proved itself and then crashed again and again
     int replaced = 0, cut_off = 0;
     std::optional<int> scaled_before;
     int target_before = 0;
@@ -194,14 +207,6 @@ class Oracle {
     [[nodiscard]] bool rolling() const { return rollout && !rollout->back; }
     // No more processes than wanted: a worker goes before its successor is started.
     [[nodiscard]] bool stops_first() const;
-  };
-  // A worker of which the core must still say how it ended.
-  struct Departed {
-    Pool* pool = nullptr;
-    int slot = 0;
-    bool failed = false;
-    bool sure = true;
-    std::optional<Time> earliest, latest;
   };
   struct Finished {
     core::Outcome outcome = core::Outcome::kReloaded;
@@ -283,8 +288,17 @@ class Oracle {
   static void clear_counts(Pool& pool);
   static void leave(Worker& worker, StopCause cause);
   void become_ready(Worker& worker);
-  void gone(Worker& worker);
+  void gone(Worker& worker, const core::Exited* exited);
+  void ended(const Worker& worker);
   void died(const Worker& worker, Departed& departed);
+  void wait(Departed& departed, const PoolPlan& plan, int doublings) const;
+  void wait_in(Slot& slot, Departed& departed, const PoolPlan& plan) const;
+  void trial_failed(const Worker& worker, Departed& departed);
+  void check_wait(const core::Note& note, const Departed& departed);
+  [[nodiscard]] bool settled(const Worker& worker) const;
+  [[nodiscard]] bool trusted(const Pool& pool) const;
+  [[nodiscard]] static bool on_trial(const Worker& worker);
+  [[nodiscard]] static bool may_settle(const Worker& worker);
   void told(Worker& worker, const core::Note& note);
   void told_fault(Worker& worker, core::FailureKind kind);
   void said_ready(Worker& worker);
@@ -320,6 +334,8 @@ class Oracle {
   void worn(Worker& worker, const core::Note& note);
   void worn_for_stranded(Worker& worker);
   void unhealthy(Worker& worker, const core::Note& note);
+  void unfit(Worker& worker);
+  void said_unfit(Worker& worker, const core::Note& note);
   void check_care(const Worker& worker);
   [[nodiscard]] Duration stood_since(Time since) const;
   [[nodiscard]] bool cared_for(const Worker* worker) const;
@@ -366,6 +382,7 @@ class Oracle {
   void pool_failing(const core::Note& note);
   void pool_removed(const std::string& name);
   void check_reloaded(const Pool& pool);
+  void check_rolled_back(const Pool& pool);
   void check_reload_reply(const core::Reply& reply);
   void check_told_outcomes(const Asker& asker, const core::Reply& reply);
   void check_worker_reply(const Operation& operation, const core::WorkerRequested& request,

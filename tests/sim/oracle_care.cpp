@@ -48,7 +48,8 @@ void Oracle::begin_care(Worker& worker) {
   };
   care.warming.reset();
   care.excused = false;
-  if (plan.health) care.probe = about(plan.health->interval);
+  if (plan.health)
+    care.probe = on_trial(worker) ? Window{now_, now_} : about(plan.health->interval);
   if (plan.recycle.memory) care.measure = about(limits::kMeasureEvery);
   if (care.wear != Wear::kNone) worker.recycle = true;
   if (std::exchange(care.look, std::nullopt)) has_work(worker);
@@ -121,12 +122,44 @@ void Oracle::checked(Worker& worker, const Probed& event) {
   care.probe = {next, next};
   const bool excused = std::exchange(care.excused, false);
   if (event.result == ProbeResult::kPassed) care.failed_checks = 0;
-  if (event.result != ProbeResult::kFailed || excused) return;
+  if (event.result != ProbeResult::kFailed) {
+    care.passed = true;
+    Slot& slot = worker.pool->slots[worker.slot];
+    if (!slot.unhealthy || worker.failed) return;
+    slot.quick_deaths = slot.doublings = 0;
+    slot.unhealthy = false;
+    slot.earliest = slot.latest = std::nullopt;
+    return;
+  }
+  if (excused) return;
   care.owes_check_note = true;
-  if (++care.failed_checks < worker.plan.health->failures) return;
-  const std::optional<Rollout>& rollout = worker.pool->rollout;
-  const bool on_trial = rollout && !worker.proven && worker.generation == rollout->to;
-  on_trial ? fail(worker, FailureKind::kUnhealthy) : wear_out(worker, Wear::kUnhealthy);
+  if (++care.failed_checks < worker.plan.health->failures || worker.failed) return;
+  const bool never = !care.passed && worker.generation == worker.pool->desired();
+  on_trial(worker) || never ? unfit(worker) : wear_out(worker, Wear::kUnhealthy);
+}
+
+// It has never been healthy, or is not while a reload is judged: that counts as if it had died. To
+// replace it at once by the next would help nobody.
+void Oracle::unfit(Worker& worker) {
+  Departed& counted = worker.unfit.emplace();
+  counted.pool = worker.pool;
+  counted.slot = worker.slot;
+  if (on_trial(worker)) {
+    trial_failed(worker, counted);
+    worker.proven = false;
+  } else {
+    Slot& slot = worker.pool->slots[worker.slot];
+    slot.unhealthy = true;
+    wait_in(slot, counted, worker.plan);
+  }
+  worker.failed = worker.recycle = true;
+  if (worker.care.wear == Wear::kNone) worker.care.wear = Wear::kUnhealthy;
+}
+
+void Oracle::said_unfit(Worker& worker, const Note& note) {
+  if (!worker.unfit) return wrong("called unfit, and is not: " + name(worker));
+  check_wait(note, *worker.unfit);
+  worker.unfit.reset();
 }
 
 void Oracle::unhealthy(Worker& worker, const Note& note) {
@@ -263,6 +296,7 @@ void Oracle::worn_for_stranded(Worker& worker) {
 void Oracle::check_care(const Worker& worker) {
   const Care& care = worker.care;
   if (care.owes_probe) wrong("not warmed up: " + name(worker));
+  if (worker.unfit) wrong("nobody says that it is unfit: " + name(worker));
   if (care.owes_accept) wrong("not let to accept: " + name(worker));
   if (care.owes_check_note || care.owes_wear_note) wrong("nothing is said about " + name(worker));
   if (!cared_for(&worker)) return;

@@ -29,8 +29,10 @@ void Oracle::end(std::optional<Time> promised) {
   }
   const bool continues = promised && *promised <= now_;  // the rest comes in the next step
   for (auto& [id, worker] : workers_) {
-    if (worker->serves() && now_ >= worker->settled_at) {
-      worker->proven = true;
+    if (!worker->serves()) {
+      // It stays what it was.
+    } else if (settled(*worker) || (worker->pool->rollout && worker->pool->rollout->back)) {
+      worker->proven = settled(*worker);
       if (worker->generation == worker->pool->desired()) {
         Slot& slot = worker->pool->slots[worker->slot];
         slot.proven = worker->generation;
@@ -166,7 +168,7 @@ void Oracle::check_scaled_down(const Pool& pool) {
     if (!worker.ready) return;
     rank.ready = true;
     rank.current = rank.current || worker.generation == pool.desired();
-    rank.proven = rank.proven || (now_ >= worker.settled_at && worker.generation == pool.desired());
+    rank.proven = rank.proven || (settled(worker) && worker.generation == pool.desired());
     rank.since = std::min(rank.since, worker.ready_at);
     rank.counted_since = std::min(rank.counted_since, worker.settled_at - worker.plan.settle);
   };
@@ -267,7 +269,9 @@ std::optional<Time> Oracle::first_deadline(std::string* what) const {
     consider(worker->stop_due, "drain", whose);
     consider(worker->kill_due, "kill", whose);
     if (!worker->serves()) continue;
-    if (!worker->proven) consider(worker->settled_at, "settling", whose);
+    if (!worker->proven && may_settle(*worker)) {
+      consider(worker->settled_at, "settling", whose);
+    }
     if (worker->last_beat && worker->plan.heartbeat_timeout) {
       consider(*worker->last_beat + *worker->plan.heartbeat_timeout, "heartbeat", whose);
     }

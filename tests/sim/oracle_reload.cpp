@@ -262,7 +262,10 @@ void Oracle::roll(Pool& pool, const PoolPlan& plan) {
   pool.rollout = rollout;
   if (pool.current != 0) begin_load(pool, rollout.target_before);
   clear_counts(pool);
-  for (auto& [number, slot] : pool.slots) slot.vacated = false;
+  for (auto& [number, slot] : pool.slots) {
+    slot.vacated = false;
+    slot.fallback = slot.proven;
+  }
   reload_->waiting.insert(&pool);
 }
 
@@ -298,15 +301,21 @@ void Oracle::pool_failing(const Note& note) {
   if (pool == nullptr || !pool->rolling()) return wrong("called failing: " + note.pool);
   Rollout& rollout = *pool->rollout;
   const int attempts = pool->plans.at(rollout.to).attempts;
-  check(rollout.failures >= attempts || rollout.looping,
-        "rolled back after " + std::to_string(rollout.failures) + " failures of " +
-            std::to_string(attempts) + ": " + note.pool);
+  check(rollout.failures >= attempts, "rolled back after " + std::to_string(rollout.failures) +
+                                          " failures of " + std::to_string(attempts) + ": " +
+                                          note.pool);
   check(note.failure.has_value(), "rolled back without a reason: " + note.pool);
   const int held = std::max(target(*pool), rollout.target_before);
   rollout.back = true;
   rollout.earliest = rollout.latest = std::nullopt;
   if (!rollout.scaled_since) pool->scaled = rollout.scaled_before;
   clear_counts(*pool);
+  for (auto& entry : pool->slots) {
+    const bool served = std::ranges::any_of(pool->workers, [&](const Worker* worker) {
+      return worker->slot == entry.first && worker->serves() && worker->generation == rollout.from;
+    });
+    if (!served) entry.second.proven = 0;
+  }
   unsettle_slots(*pool);
   if (rollout.from != 0) return begin_load(*pool, held);
   pool->removed = true;
@@ -326,12 +335,31 @@ void Oracle::pool_finished(const Note& note) {
         "called " + std::string(word(note.outcome)) + ", and is not: " + note.pool);
   pool->current = pool->desired();
   check(note.generation == pool->current, "finished with a wrong generation: " + note.pool);
-  if (note.outcome == Outcome::kReloaded) check_reloaded(*pool);
+  if (note.outcome == Outcome::kRolledBack) check_rolled_back(*pool);
+  if (note.outcome == Outcome::kReloaded) {
+    check_reloaded(*pool);
+    for (auto& [number, slot] : pool->slots) slot.unhealthy = false;
+  }
   check(reload_->waiting.erase(pool) == 1, "finished twice: " + note.pool);
   reload_->finished[pool->name].push_back(
       {note.outcome, pool->current, rollout.replaced, rollout.cut_off, true});
   pool->rollout.reset();
   unsettle_slots(*pool);
+}
+
+// Every slot has been served by the old generation since, or it cannot be had back.
+void Oracle::check_rolled_back(const Pool& pool) {
+  std::set<int> served;
+  bool waits = false;
+  for (const auto& [number, slot] : pool.slots) {
+    if (slot.proven == pool.current) served.insert(number);
+    waits = waits || slot.latest;
+  }
+  for (const Worker* worker : pool.workers) {
+    if (worker->generation == pool.current && worker->serves()) served.insert(worker->slot);
+  }
+  check(waits || static_cast<int>(served.size()) >= least(pool),
+        "called rolled back before the old ones serve again: " + pool.name);
 }
 
 // Nobody of another generation is left, and every slot is in the hands of the new one.
@@ -343,8 +371,12 @@ void Oracle::check_reloaded(const Pool& pool) {
   for (const Worker* worker : pool.workers) {
     const bool current = worker->generation == pool.current;
     check(current || worker->stuck, "called reloaded while an old one lives: " + name(*worker));
-    if (current && worker->serves() && now_ >= worker->settled_at) proven.insert(worker->slot);
+    check(!current || !worker->active() || !worker->failed,
+          "called reloaded while an unfit one serves: " + name(*worker));
+    if (current && worker->serves() && settled(*worker)) proven.insert(worker->slot);
   }
+  check(pool.rollout->failures < pool.plans.at(pool.current).attempts,
+        "called reloaded, and its workers failed too often: " + pool.name);
   check(static_cast<int>(proven.size()) >= least(pool),
         "called reloaded before every slot has seen it work: " + pool.name);
 }
@@ -390,6 +422,9 @@ void Oracle::act(const Note& note) {
     case NoteKind::kHealthFailed:
       return worker != nullptr ? unhealthy(*worker, note)
                                : wrong("one that is gone is called unhealthy");
+    case NoteKind::kWorkerUnfit:
+      return worker != nullptr ? said_unfit(*worker, note)
+                               : wrong("one that is gone is called unfit");
     case NoteKind::kReloadStarted:
       return reload_started();
     case NoteKind::kReloadFailing:
@@ -464,6 +499,9 @@ void Oracle::check_reload_reply(const Reply& reply) {
 void Oracle::check_told_outcomes(const Asker& asker, const Reply& reply) {
   bool failed = false;
   std::size_t count = 0;
+  const auto failed_there = [&](WorkerId id) {
+    return dead_.contains(id) || (workers_.contains(id) && workers_.at(id)->failed);
+  };
   for (const auto& [name, list] : reload_->finished) {
     if (!asker.names(name)) continue;
     for (const Finished& finished : list) {
@@ -475,7 +513,7 @@ void Oracle::check_told_outcomes(const Asker& asker, const Reply& reply) {
                 (outcome.generation == finished.generation &&
                  outcome.replaced == finished.replaced && outcome.cut_off == finished.cut_off)) &&
                (outcome.outcome != Outcome::kRolledBack ||
-                (outcome.reason.has_value() && dead_.contains(outcome.failed)));
+                (outcome.reason.has_value() && failed_there(outcome.failed)));
       };
       const bool told = std::ranges::any_of(reply.pools, says_so);
       check(told, "wrong outcome of a reload for " + name + ": " +

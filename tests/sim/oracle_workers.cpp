@@ -111,11 +111,9 @@ void Oracle::check_spawn_time(Pool& pool, const Spawn& action) {
           "spawn before the failed one before it is gone: " + name);
   }
   Slot& slot = pool.slots[action.slot];
-  if (!is_planned(pool, action)) {
-    check(!slot.earliest || !slot.sure() || now_ >= *slot.earliest,
-          "spawn before the back-off is over: " + name);
-    slot.earliest = slot.latest = std::nullopt;
-  }
+  check(!slot.earliest || !slot.sure() || now_ >= *slot.earliest,
+        "spawn before the back-off is over: " + name);
+  slot.earliest = slot.latest = std::nullopt;
   const bool began_anew = std::exchange(slot.given_up, false);  // perhaps
   slot.unsure = slot.unsure || (began_anew && (slot.quick_deaths > 0 || slot.proven != 0));
   slot.forgotten = slot.forgotten || began_anew;
@@ -321,7 +319,7 @@ void Oracle::told_fault(Worker& worker, FailureKind kind) {
                       heartbeat && now_ >= *worker.last_beat + *heartbeat;
   const bool mute = kind == lack(worker) && worker.lived_until(now_) && worker.lacks_channel();
   check(late || silent || mute, "given up though no deadline has passed: " + name(worker));
-  worker.proven = worker.proven || (worker.ready && now_ >= worker.settled_at);
+  worker.proven = settled(worker);
   leave(worker, StopCause::kFault);
   worker.owes_abort = worker.spawned;
   worker.wants_kill = !worker.spawned;
@@ -377,7 +375,7 @@ void Oracle::check_replaced(Worker& worker, StopCause cause) {
         std::string("called '") + word(cause) + "', and is '" + word(right) + "': " + name(worker));
   const bool has_successor = std::ranges::any_of(pool.workers, [&](const Worker* other) {
     return other != &worker && other->slot == worker.slot && other->serves() && !other->recycle &&
-           other->generation == pool.desired() && now_ >= other->settled_at;
+           other->generation == pool.desired() && (settled(*other) || trusted(pool));
   });
   if (has_successor) {
     if (pool.rollout && worker.ready) ++pool.rollout->replaced;
@@ -387,7 +385,6 @@ void Oracle::check_replaced(Worker& worker, StopCause cause) {
     return other != &worker && other->slot == worker.slot && other->active();
   });
   if (alone && pool.stops_first() && outdated) return check_vacated(worker);
-  const auto settled = [&](const Worker& one) { return one.ready && now_ >= one.settled_at; };
   const bool held = std::ranges::any_of(pool.workers, [&](const Worker* other) {
     return other != &worker && other->slot == worker.slot && other->active() &&
            (other->ready || !worker.ready) && (settled(*other) || !settled(worker));
@@ -403,8 +400,8 @@ void Oracle::check_vacated(Worker& worker) {
   Pool& pool = *worker.pool;
   Slot& slot = pool.slots[worker.slot];
   slot.vacated = pool.rollout.has_value();
-  const bool settled = worker.ready && now_ >= worker.settled_at;
-  if (settled && worker.generation == pool.desired()) {  // it has proven itself before it goes
+  if (settled(worker) &&
+      worker.generation == pool.desired()) {  // it has proven itself before it goes
     slot.proven = worker.generation;
     slot.forgotten = false;
   }
@@ -418,7 +415,7 @@ void Oracle::check_vacated(Worker& worker) {
     if (other->slot != worker.slot && other->serves()) serving.insert(other->slot);
     const bool is_new = other->active() && other->generation == pool.desired();
     any_new = any_new || (is_new && !other->recycle);
-    proven = proven || (is_new && other->ready && now_ >= other->settled_at);
+    proven = proven || (is_new && settled(*other));
     proven = proven || pool.slots[other->slot].proven == pool.desired();
   }
   check(static_cast<int>(serving.size()) >= least(pool) - 1,
@@ -436,7 +433,13 @@ void Oracle::said_gone(const Note& note) {
   departed_.erase(found);
   check(departed.failed == (note.kind == NoteKind::kWorkerFailed),
         "'failed' and 'exited' mixed up: " + names_.of(note.worker));
-  if (!departed.failed) return;
+  check(!departed.in_order || note.cause == StopCause::kItself,
+        "ended in order, and is called otherwise: " + names_.of(note.worker));
+  if (departed.failed) check_wait(note, departed);
+}
+
+// What is said of a failure: why, and how long the slot waits before its next try.
+void Oracle::check_wait(const Note& note, const Departed& departed) {
   check(note.failure.has_value(), "failed without a reason: " + names_.of(note.worker));
   const auto wait = [&](std::optional<Time> until) {
     return until ? std::chrono::duration_cast<std::chrono::milliseconds>(*until - now_).count() : 0;

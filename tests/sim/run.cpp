@@ -73,7 +73,7 @@ void Run::choose_faults() {
         &faults.mute,           &faults.fails_warmup,  &faults.unhealthy,     &faults.hangs,
         &faults.lies,           &faults.bloats,        &faults.wears,         &faults.answers_late,
         &faults.empties_late,   &faults.never_empties, &faults.strands,       &faults.file_faulty,
-        &faults.file_late}) {
+        &faults.file_late,      &faults.never_healthy, &faults.ends}) {
     *fault = sometimes();
   }
   faults.strangers = std::min(faults.strangers, 0.15);

@@ -28,6 +28,8 @@ const char* word_of(NoteKind kind) {
       return "worn";
     case NoteKind::kHealthFailed:
       return "not healthy";
+    case NoteKind::kWorkerUnfit:
+      return "unfit";
     case NoteKind::kReloadStarted:
       return "reload started";
     case NoteKind::kReloadFailing:
@@ -234,7 +236,7 @@ struct EventText {
   }
   std::string operator()(const Exited& e) const {
     return "exit " + names.of(e.worker) + (e.signaled ? " signal " : " code ") +
-           std::to_string(e.code);
+           std::to_string(e.code) + (e.answered ? ", answered" : "");
   }
   std::string operator()(const Probed& e) const {
     return "probed " + names.of(e.worker) + probe_text(e.warmup) + ": " + word_of(e.result);

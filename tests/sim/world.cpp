@@ -91,6 +91,7 @@ void World::start(const Spawn& spawn, Time now) {
   process.deaf_to_abort = happens(faults.ignores_abort);
   process.speaks = !happens(faults.mute);
   process.fails_warmup = happens(faults.fails_warmup);
+  process.sick = happens(faults.never_healthy);
   const Time at = now + (happens(faults.spawn_late) ? random_.spread(1ms, 3s) : 0ns);
   if (process.flaw == Flaw::kCannotSpawn) {
     SpawnFailed failed;
@@ -136,6 +137,7 @@ void World::die(WorkerId worker, Time at, bool signaled, int code, bool misdeed)
   exited.signaled = signaled;
   exited.code = code;
   exited.core_dumped = signaled && random_.chance(0.1);
+  exited.answered = random_.chance(0.3);
   post(at, exited, misdeed);
 }
 
@@ -162,7 +164,8 @@ void World::live(WorkerId worker, Process& process, Time now) {
       die(worker, ready + random_.between(0ns, plan.settle), true, 11, true);
       break;
     case Flaw::kShortLived:
-      die(worker, ready + random_.between(0ns, plan.reset_after), false, 3, true);
+      die(worker, ready + random_.between(0ns, plan.reset_after), false,
+          random_.chance(0.3) ? 0 : 3, true);
       break;
     case Flaw::kNone:
     case Flaw::kCannotSpawn:
@@ -171,6 +174,10 @@ void World::live(WorkerId worker, Process& process, Time now) {
   }
   const auto sometime = [&] { return now + random_.spread(1ms, 120s); };
   if (happens(faults.crashes)) die(worker, sometime(), random_.chance(0.5), 9, true);
+  if (happens(faults.ends)) {
+    die(worker, ready + (random_.chance(0.5) ? random_.between(0ns, 2s) : random_.spread(1s, 60s)),
+        false, 0, true);
+  }
   if (happens(faults.triggers)) say(worker, sometime(), WorkerSign::kTrigger, true);
   if (happens(faults.triggers)) say(worker, sometime(), WorkerSign::kGarbled, true);
   if (happens(faults.extends)) {
@@ -491,7 +498,7 @@ Event World::stranger() {
   const ProbeResult result = static_cast<ProbeResult>(random_.between(0, 2));
   switch (random_.between(0, 13)) {
     case 0:
-      return Exited{who, false, 0, false};
+      return Exited{who, false, 0, false, {}, false};
     case 1:
       return Spawned{who};
     case 2:

@@ -37,6 +37,8 @@ struct Faults {
   double mute = 0;           // does not speak the channel, or not in time
   double fails_warmup = 0;   // fails its warm-up
   double unhealthy = 0;      // fails a health check, perhaps for good
+  double never_healthy = 0;  // never passes one
+  double ends = 0;           // ends with 0, by itself, soon or late after it was ready
   double hangs = 0;          // is stuck in its work
   double lies = 0;           // its scoreboard tells what cannot be
   double bloats = 0;         // takes more memory than it may

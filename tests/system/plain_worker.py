@@ -7,6 +7,7 @@ GET /stuck?N     the same, having asked for twice the time
 GET /health      200, or 500 while the file named by FLAG_UNHEALTHY exists
 GET /count       how often each path was asked for, private requests included, as JSON
 GET /rubbish     fills the scoreboard with 0xff, answers, and leaves it at that
+GET /exit        answers, and ends with 0
 GET /babble      sends a malformed message on the channel, then answers
 """
 
@@ -187,6 +188,8 @@ class Worker:
                 self.end(private)
                 connection.sendall((f"HTTP/1.1 {status} Status\r\nContent-Length: {len(text)}\r\n"
                                     f"Connection: close\r\n\r\n{text}").encode())
+                if target == "/exit":
+                    os._exit(0)
             connection.shutdown(socket.SHUT_RDWR)  # the manager may have it open, too
 
     def hear(self):

@@ -164,7 +164,8 @@ def test_a_stop_ends_a_reload(manager):
 
 
 def test_a_scale_and_a_crash_in_the_middle_of_a_reload(manager, load):
-    one = manager({"web": example(workers=3, flags=["--start-delay", 100])})
+    one = manager({"web": example(workers=3, flags=["--start-delay", 100],
+                                  replace={"attempts": 2})})
     clients = load(one.address(), echo=True, pause=0.001)
     with one.events() as events, ThreadPoolExecutor() as threads:
         reload = threads.submit(one.reload)

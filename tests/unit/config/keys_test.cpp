@@ -32,7 +32,7 @@ TEST_CASE("a pool of which nothing is said but its command has the defaults of t
   CHECK(pool.stop_signal == SIGTERM);
   CHECK(!pool.leave_behind);
   CHECK(pool.replace.surge == Surge{1, false});
-  CHECK(pool.replace.settle == 0s);
+  CHECK(pool.replace.settle == 2s);
   CHECK(pool.replace.attempts == 1);
   CHECK(pool.restart.backoff == 100ms);
   CHECK(pool.restart.backoff_max == 30s);

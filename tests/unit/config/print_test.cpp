@@ -289,7 +289,7 @@ TEST_CASE("defaults are filled in, and files stay where they are") {
             "    leave_behind: false\n"
             "    replace:\n"
             "      surge: 1\n"
-            "      settle: 0s\n"
+            "      settle: 2s\n"
             "      attempts: 1\n"
             "    restart:\n"
             "      backoff: 100ms\n"
