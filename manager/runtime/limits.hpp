@@ -83,6 +83,8 @@ inline constexpr core::Duration kQuick = std::chrono::microseconds(200);
 // One that has taken nothing for so long of what was handed to it gets nothing more: longer than a
 // busy machine keeps a process from running, or its connections would crowd at the others.
 inline constexpr core::Duration kStandsStill = milliseconds(100);
+// How long a worker whose channel was full, or had nobody at its other end, is not tried again.
+inline constexpr core::Duration kRefused = milliseconds(3);
 // When nothing can be accepted for want of descriptors or memory, how soon it is tried again.
 inline constexpr core::Duration kAcceptAgain = milliseconds(100);
 // How soon after a hand-over it is looked whether it was taken.

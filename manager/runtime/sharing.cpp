@@ -79,7 +79,7 @@ void Runtime::perform(const core::Watch& action) {
   seen.pool = action.pool;
   seen.used = load.used;
   seen.capacity = load.capacity;
-  seen.waiting = static_cast<std::int64_t>(dispatcher_.homeless(action.pool));
+  seen.waiting = static_cast<std::int64_t>(dispatcher_.pending(action.pool));
   for (const std::string& key : core_.state().pools.at(action.pool).plan().listeners) {
     const ListenerFigures figures = listeners_.figures(key);
     seen.waiting += std::max<std::int64_t>(figures.backlog, 0);

@@ -1,21 +1,21 @@
-"""Mistakes made on purpose in the core's own source, each of which the simulator must find.
+"""Mistakes made on purpose in the source of what decides, each of which its simulator must find.
 
 usage: mutants.py BUILD_INFO [NAME...]
 
-BUILD_INFO is a JSON file written by CMake: compiler, flags and the libraries to link with. Every
-mutant is one replacement in one file of manager/core, made in a copy; only that file is compiled,
+BUILD_INFO is a JSON file written by CMake: the list of mistakes, the folder they are made in, the
+compiler, flags and the libraries to link with. Every mutant is one replacement in one file, made in a copy; only that file is compiled,
 and linked before the library that holds the true one. A mutant that no longer applies, does not
 compile or survives is a failure: either the list or the oracle has fallen behind.
 """
 
 import concurrent.futures
+import importlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 
-from mutant_list import MUTANTS
 
 EVENTS = "2000000"
 SEED = "20231"
@@ -40,7 +40,7 @@ def precompile(info, folder):
 def run(mutant, info, folder):
     """Name, whether the mutant was found, and how; or why not."""
     name, file, old, new = mutant
-    with open(os.path.join(info["core"], file), encoding="utf-8") as source:
+    with open(os.path.join(info["sources"], file), encoding="utf-8") as source:
         text = source.read()
     if text.count(old) != 1:
         return fault(name, f"{file} has {text.count(old)} places that fit: {old!r}")
@@ -72,11 +72,12 @@ def run(mutant, info, folder):
 def main(arguments):
     with open(arguments[0], encoding="utf-8") as file:
         info = json.load(file)
-    wanted = [mutant for mutant in MUTANTS if not arguments[1:] or mutant[0] in arguments[1:]]
+    mutants = importlib.import_module(info["list"]).MUTANTS
+    wanted = [mutant for mutant in mutants if not arguments[1:] or mutant[0] in arguments[1:]]
     missed = 0
     healthy = subprocess.run([info["simulator"], "--seed", SEED, "--events", EVENTS], check=False)
     if healthy.returncode != 0:
-        print("the core itself is found faulty: no mutant can be told from it")
+        print("the true source is found faulty: no mutant can be told from it")
         return 1
     with tempfile.TemporaryDirectory(prefix="ostler-mutants-") as folder:
         precompile(info, folder)

@@ -2,6 +2,7 @@
 only what it was serving along, and whoever stands still is found."""
 
 import os
+import select
 import signal
 import socket
 import threading
@@ -377,6 +378,46 @@ def test_a_full_pool_leaves_connections_in_the_kernels_queue(manager):
         thread.join()
     for sock in waiting:
         sock.close()
+
+
+def answered(clients, within):
+    """How many of these connections, which stay open, have got an answer."""
+    waiting = {one.fileno(): one for one in clients}
+    poll = select.poll()
+    for number in waiting:
+        poll.register(number, select.POLLIN)
+    end = time.monotonic() + within
+    while waiting and time.monotonic() < end:
+        for number, _ in poll.poll(100):
+            assert waiting[number].recv(4096).startswith(b"HTTP/1.1 200"), "closed, or refused"
+            poll.unregister(number)
+            del waiting[number]
+    return len(clients) - len(waiting)
+
+
+@pytest.mark.parametrize("kind, policy", [
+    ("async", "least_connections"), ("async", "round_robin"), ("async", "random"),
+    ("threads", "least_connections")])
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+def test_a_burst_of_clients_that_stay_is_served_though_none_leaves(manager, family, kind, policy):
+    one = manager(start=False)
+    pool = in_class(kind, 2, accept="dispatch", dispatch=policy)
+    path = str(one.directory / "web.sock")
+    pool["listen"] = [ANY_PORT if family == "tcp" else f"unix://{path}"]
+    one.config["pools"]["web"] = pool
+    one.write().start()
+    to = ("127.0.0.1", port_of(one)) if family == "tcp" else path
+    clients = []
+    try:
+        for _ in range(400):
+            clients.append(socket.socket(socket.AF_INET if family == "tcp" else socket.AF_UNIX))
+            clients[-1].connect(to)
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answered(clients, 20) == len(clients)
+    finally:
+        for client in clients:
+            client.close()
 
 
 @pytest.mark.parametrize("policy", ["round_robin", "random"])

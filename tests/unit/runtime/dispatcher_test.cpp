@@ -213,14 +213,14 @@ TEST_CASE("what comes back, or was left by one that is gone, goes to others befo
   with.workers.pop_back();
   with.serve();
   with.dispatcher.give_to_others(with.pool, std::move(left));
-  CHECK(with.dispatcher.homeless(with.pool) == 2);
+  CHECK(with.dispatcher.pending(with.pool) == 2);
   with.workers.emplace_back(with.context, with.dispatcher, with.pool, std::vector{with.key});
   with.workers.back().page->capacity = 2;
   with.connect(3);
   with.serve();
   with.run();
   CHECK(with.take() == Counts{2});
-  CHECK(with.dispatcher.homeless(with.pool) == 0);
+  CHECK(with.dispatcher.pending(with.pool) == 0);
   CHECK(runtime::waiting_on(with.listeners.fd(with.key)) == 3);
 }
 
@@ -249,6 +249,17 @@ TEST_CASE("no more than so many are on their way to a worker") {
   with.workers[0].say(OSTLER_ROOM);
   with.run();
   CHECK(with.take() == Counts{10});
+}
+
+TEST_CASE("connections that wait until those on their way were taken are handed over then") {
+  Fixture with(2, 1000);
+  with.connect(200);
+  with.run();
+  CHECK(with.take() == Counts{64, 64});
+  with.run();  // none has closed a connection, and so none has said anything
+  const Counts rest = with.take();
+  CHECK(rest[0] + rest[1] == 72);
+  CHECK(runtime::waiting_on(with.listeners.fd(with.key)) == 0);
 }
 
 TEST_CASE("more than a turn's connections are handed over in several turns") {
@@ -321,7 +332,7 @@ TEST_CASE("a generation gets what came in by its own listeners, as it counts the
     with.context.restart();
     CHECK(with.context.run_for(50ms) < 500);  // a look each millisecond, until it is taken
     CHECK(with.take() == Counts{1, 0});
-    CHECK(with.dispatcher.homeless(with.pool) == 1);
+    CHECK(with.dispatcher.pending(with.pool) == 1);
     with.workers[1].page->connections = 0;
     with.workers[1].say(OSTLER_ROOM);
     with.run();
