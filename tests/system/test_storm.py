@@ -8,7 +8,8 @@ import random
 import signal
 import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import datetime
 
 import pytest
 
@@ -167,3 +168,125 @@ def test_only_what_a_killed_worker_had_in_hand_is_lost(manager, load):
     assert tally["ok"] > 100 and kills
     eventually(lambda: one.pool()["draining"] == 0)
     assert one.fetch()[0] == 200
+
+
+# ---- versions that die
+
+SETTLE = 0.8
+
+
+class Version:
+    """What a reload deploys: workers that are good, or that die so long after they were ready."""
+
+    def __init__(self, number, dice):
+        self.number = number
+        self.dies = dice.choice([None, None, "all", "all", "one slot", "before ready"])
+        self.after = dice.choice([dice.uniform(0, SETTLE / 2), dice.uniform(0, 3 * SETTLE)])
+        self.slot = dice.randrange(MOST)
+        self.code = dice.choice([1, 3, 255])
+
+    @property
+    def dies_early(self):
+        """Every worker is gone well before it has stayed for long enough."""
+        return self.dies == "before ready" or self.dies == "all" and self.after <= SETTLE / 2
+
+    @property
+    def pool(self):
+        worker = program("ostler-test-worker")
+        doomed = f"--exit-code {self.code} --exit-after {int(self.after * 1000)}"
+        flags = {"all": doomed, "before ready": "--crash-before-ready",
+                 "one slot": f"$(test {{slot}} = {self.slot} && echo {doomed})"}.get(self.dies, "")
+        return {"command": ["/bin/sh", "-c", f"exec {worker} {flags}"],
+                "listen": ["tcp://127.0.0.1:0"], "env": {"VERSION": str(self.number)},
+                "workers": 4, "restart": {"burst": 1000},
+                "replace": {"surge": 2, "settle": f"{SETTLE}s"}}
+
+    def __str__(self):
+        return f"version {self.number}: {self.dies or 'good'}, after {self.after:.2f}s"
+
+
+class Round:
+    """One reload to a version, with acts beside it until its outcome is known."""
+
+    def __init__(self, one, version, dice):
+        self.version = version
+        self.killed = False
+        one.config["pools"]["web"] = version.pool
+        one.write()
+        with ThreadPoolExecutor(1) as threads:
+            answer = threads.submit(one.reload, "web")
+            kills = [self.kill, self.kill] if dice.random() < 0.7 else []
+            while not answer.done():
+                wait([answer], dice.uniform(0, SETTLE))
+                if not answer.done():
+                    dice.choice([*kills, scale, hang_up])(one, dice)
+            self.answer = answer.result()
+        self.outcome = self.answer["outcome"]
+        self.generation = self.answer["pools"]["web"]["generation"]
+
+    def kill(self, one, dice):
+        pids = one.pids()
+        self.killed = signalled(one, dice.choice(pids or [0]), signal.SIGKILL) or self.killed
+
+    def judge(self, events):
+        """No worker of a generation that is called good died before, or had not stayed yet."""
+        assert self.outcome in ("reloaded", "rolled_back"), self.answer
+        if self.outcome == "rolled_back":
+            assert self.version.dies or self.killed, self.answer
+            return
+        end = events.wait("reload.finished", pool="web", generation=self.generation,
+                          outcome="reloaded")["time"]
+        mine = [event for event in list(events.seen) if event.get("pool") == "web"
+                and event.get("generation") == self.generation]
+        ready = {event["pid"]: event["time"] for event in mine if event["event"] == "worker.ready"}
+        for event in mine:
+            if event["event"] != "worker.failed":
+                continue
+            assert event["time"] > end, f"it died before the outcome: {event}"
+            if event["pid"] in ready and ready[event["pid"]] < end:
+                stayed = moment(event["time"]) - moment(ready[event["pid"]])
+                assert stayed > SETTLE, f"it was taken for good after {stayed}s: {event}"
+
+
+def moment(time_of_event):
+    return datetime.fromisoformat(time_of_event.replace("Z", "+00:00")).timestamp()
+
+
+def busy(one):
+    status = one.status()
+    return status["state"] == "reloading" or status["pools"]["web"]["rollout"] is not None
+
+
+def test_no_generation_is_called_good_that_cannot_hold_its_target(manager):
+    """Reloads to versions whose workers die at random moments after they were ready, with kills,
+    other reloads and scaling beside them. `reloaded` is said only of a generation none of whose
+    workers died before, and all of which had stayed for `settle`; after a rollback a version
+    serves that does not die so early, with all its workers."""
+    print("seed", SEED)
+    dice = random.Random(SEED)
+    first = Version(0, dice)
+    first.dies = None
+    one = manager({"web": first.pool})
+    bad = set()
+    outcomes = []
+    end = time.monotonic() + SECONDS
+    with one.events() as events:
+        while time.monotonic() < end or len(set(outcomes)) < 2:
+            version = Version(len(outcomes) + 1, dice)
+            this = Round(one, version, dice)
+            print(version, this.outcome, "killed" if this.killed else "")
+            outcomes.append(this.outcome)
+            if version.dies_early:
+                assert this.outcome == "rolled_back"
+                bad.add(str(version.number))
+            eventually(lambda: not busy(one), 30, "no reload under way")
+            this.judge(events)
+            if this.outcome == "rolled_back" or not version.dies:
+                one.settle(30)
+                status = one.pool()
+                assert {each["generation"] for each in status["workers"]} == {status["generation"]}
+                assert one.worker_view()["env"]["VERSION"] not in bad
+    one.config["pools"]["web"] = first.pool
+    assert one.write().reload()["outcome"] == "reloaded"
+    one.settle(30)
+    assert one.stop() == 0
