@@ -133,6 +133,7 @@ void Machine::on_checked(Pool& pool, Worker& worker, const Probed& event) {
   failure.was_ready = true;
   note(pool, worker, NoteKind::kHealthFailed, failure, ++worker.care.failed_checks);
   if (worker.care.failed_checks < plan.health->failures || worker.failed) return;
+  if (pool.removed || state_.stopping) return;  // it goes anyway, and serves what waits until then
   pool.last_error = LastError{failure, worker.slot, worker.id, worker.generation, now_};
   if (pool.on_trial(worker)) {  // a reload that brings unhealthy workers has failed
     worker.proven = false;

@@ -134,6 +134,7 @@ void Oracle::checked(Worker& worker, const Probed& event) {
   if (excused) return;
   care.owes_check_note = true;
   if (++care.failed_checks < worker.plan.health->failures || worker.failed) return;
+  if (worker.pool->removed || stopping_) return;
   const bool never = !care.passed && worker.generation == worker.pool->desired();
   on_trial(worker) || never ? unfit(worker) : wear_out(worker, Wear::kUnhealthy);
 }
