@@ -42,7 +42,7 @@ void Runtime::perform(const core::TurnAway& action) {
     const auto pool = core_.state().pools.find(action.pool);
     if (pool == core_.state().pools.end() || !pool->second.serves_backlog()) return std::nullopt;
     std::int64_t some =
-        backlog_of(action.listeners) + static_cast<std::int64_t>(dispatcher_.homeless(action.pool));
+        backlog_of(action.listeners) + static_cast<std::int64_t>(dispatcher_.pending(action.pool));
     for (const auto& [worker, known] : pool->second.workers) {
       if (const auto untaken = dispatcher_.waiting(worker)) {
         some += static_cast<std::int64_t>(untaken->count);
