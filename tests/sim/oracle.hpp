@@ -166,6 +166,7 @@ class Oracle {
     Duration widest{};  // between two answers since then
     std::optional<Time> gave_up;
     int patience = 0;
+    std::optional<Time> eased;  // when that went down last
   };
   struct Rollout {
     Generation from = 0, to = 0;

@@ -155,7 +155,9 @@ void Oracle::judge_patience(Pool& pool) {
   const Duration stands = plan.up_after + plan.down_after;
   if (!load.gave_up || now_ < *load.gave_up + stands) return;
   load.gave_up.reset();
-  if (load.patience > 0) --load.patience;
+  if (load.patience == 0) return;
+  --load.patience;
+  load.eased = now_;
 }
 
 // --- Decisions
@@ -297,7 +299,9 @@ void Oracle::check_load(Pool& pool, bool continues) {
   const Duration wait = plan.down_after * (1 << load.patience);
   // Eight parts, each longer by one answer at most, and the one that was under way.
   const bool overdue = load.idle_since && now_ - *load.idle_since > wait * 9 / 8 + 9 * load.widest;
-  check(!overdue, "idle, and nobody is given up: " + pool.name);
+  // A shorter wait counts from the end of the part that is under way.
+  const bool eased = load.eased && now_ - *load.eased <= wait / 8 + 2 * load.widest;
+  check(!overdue || eased, "idle, and nobody is given up: " + pool.name);
   if (load.target >= plan.max) return;
   if (load.target == 0) {
     const bool waits = !load.row.empty() && load.row.back().waiting > 0 && !load.row.back().failing;
