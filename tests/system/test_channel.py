@@ -46,7 +46,8 @@ def test_status_shows_what_a_worker_counts(manager):
     assert (worker["active"], worker["busy"], worker["serving"]) == (0, None, [])
     assert one.pool()["requests"] == 3
     asking = attempt(one, "/slow?1500")
-    busy = eventually(lambda: [each for each in one.workers() if each["active"] == 1])[0]
+    busy = eventually(lambda: [each for each in one.workers()
+                                if each["active"] == 1 and each["serving"]])[0]
     assert busy["serving"][0]["request"] == "GET /slow"
     assert 0 <= busy["serving"][0]["seconds"] <= busy["busy"] + 0.1 < 5
     assert busy["connections"] == 1

@@ -230,7 +230,7 @@ def test_something_else_at_the_socket_path_is_left_alone(manager):
     one = manager({"web": example(workers=1)}, start=False)
     with open(one.socket, "w", encoding="ascii") as file:
         file.write("precious")
-    assert one.launch().wait() == 3
+    assert one.launch().wait() == 2  # a fault of the configuration, as --check says
     with open(one.socket, encoding="ascii") as file:
         assert file.read() == "precious"
     assert "control.sock" in one.log()

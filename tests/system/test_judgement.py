@@ -1,5 +1,6 @@
 """When a reload is called good, an end a crash, and a successor a cure."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -130,6 +131,7 @@ def test_the_managers_own_requests_do_not_make_an_end_one_in_order(manager):
                            "listen": [ANY_PORT], "warmup": ["GET /exit"],
                            "restart": {"backoff": "100ms"}},
                    "idle": shell("sleep 1000", ready={"after": "10ms"})}, start=False).launch()
+    eventually(lambda: os.path.exists(one.socket), what="an API")
     eventually(lambda: one.pool()["restarts"] > 0, what="a crash")
     assert "exited with code 0" in one.pool()["last_error"]["message"]
 

@@ -66,12 +66,13 @@ def test_an_application_with_hosts_of_its_own_is_warmed_up_and_checked_by_one_of
         "if the application accepts only its own names")
     pool["warmup"] = [{"request": "GET /", "host": "shop.test"}]
     pool["health"] = {"request": "GET /", "host": "shop.test", "interval": "100ms",
-                      "timeout": "100ms", "failures": 1000}
+                      "timeout": "5s", "failures": 3}
     assert one.write().reload()["outcome"] == "reloaded"
     # One that asks as a stranger is told so.
     pool["health"]["host"] = "elsewhere.test"
     with one.events() as events:
-        assert one.write().reload()["outcome"] == "reloaded"
+        answer = one.write().reload()
+        assert answer.status == 409 and answer["outcome"] == "rolled_back", answer
         failed = events.wait("health.failed")
         assert "was answered with 400, not 200-399 (Host: elsewhere.test); set `host`" in \
             failed["reason"]

@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 
 import pytest
 import yaml
@@ -67,9 +68,11 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path):
-    tmp_path.chmod(0o755)
-    return Machine(tmp_path)
+def machine():
+    # Of a short name: a socket's path may have 108 bytes.
+    with tempfile.TemporaryDirectory(prefix="ostler-") as folder:
+        Path(folder).chmod(0o755)
+        yield Machine(Path(folder))
 
 
 def document(key, text):
