@@ -65,8 +65,8 @@ def test_an_application_with_hosts_of_its_own_is_warmed_up_and_checked_by_one_of
         "failed its warm-up: GET / was answered with 400, not 200-399 (Host: localhost); set `host` "
         "if the application accepts only its own names")
     pool["warmup"] = [{"request": "GET /", "host": "shop.test"}]
-    pool["health"] = {"request": "GET /", "host": "shop.test", "interval": "100ms",
-                      "timeout": "5s", "failures": 3}
+    pool["health"] = {"request": "GET /", "host": "shop.test", "interval": "1s",
+                      "timeout": "1s", "failures": 3}
     assert one.write().reload()["outcome"] == "reloaded"
     # One that asks as a stranger is told so.
     pool["health"]["host"] = "elsewhere.test"
