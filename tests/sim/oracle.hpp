@@ -399,6 +399,8 @@ class Oracle {
   void check_scaled_down(const Pool& pool);
   void check_rollout(const Pool& pool);
   void check_reliance(const Pool& pool);
+  void check_replacements(const Pool& pool);
+  void check_outcome_due(const Pool& pool);
   void check_promise(std::optional<Time> promised);
   void check_answers();
   void check_reload();

@@ -110,6 +110,8 @@ void Oracle::check_pool(Pool& pool, bool continues) {
   if (pool.owes_socket) wrong("nobody is to take over what is stranded: " + pool.name);
   check_rollout(pool);
   if (!continues && pool.rolling()) check_reliance(pool);
+  if (!continues) check_replacements(pool);
+  if (!continues && pool.rolling()) check_outcome_due(pool);
   for (const Worker* worker : pool.workers) {
     const bool failed =
         pool.rollout && pool.rollout->back && worker->generation == pool.rollout->to;
@@ -125,6 +127,39 @@ void Oracle::check_rollout(const Pool& pool) {
   if (rollout.failures >= pool.plans.at(rollout.to).attempts) {
     wrong("a reload failed often enough and is not rolled back: " + pool.name);
   }
+}
+
+// One that is to be relied upon is alone in its slot: its predecessors have been told to go.
+void Oracle::check_replacements(const Pool& pool) {
+  const bool surely_trusted =
+      !pool.rolling() || std::ranges::any_of(pool.workers, [&](const Worker* worker) {
+        const Slot& slot = pool.slots.at(worker->slot);
+        return worker->active() && slot.proven == pool.desired() && slot.sure() && !slot.forgotten;
+      });
+  for (const Worker* worker : pool.workers) {
+    const bool good = worker->serves() && worker->generation == pool.desired() && !worker->recycle;
+    if (!good || !(settled(*worker) || surely_trusted)) continue;
+    for (const Worker* other : pool.workers) {
+      check(other == worker || other->slot != worker->slot || !other->active(),
+            "kept, though its successor is to be relied upon: " + name(*other));
+    }
+  }
+}
+
+// When every slot has seen the new generation work, and no worker of another is left, it is over.
+void Oracle::check_outcome_due(const Pool& pool) {
+  const Generation to = pool.rollout->to;
+  std::set<int> seen;
+  for (const Worker* worker : pool.workers) {
+    if (worker->generation != to && !worker->stuck) return;
+    if (!worker->active()) continue;
+    const Slot& slot = pool.slots.at(worker->slot);
+    const bool proven = slot.proven == to && !slot.forgotten && slot.sure() && !slot.vacated;
+    if (!proven) return;
+    seen.insert(worker->slot);
+  }
+  check(seen.empty() || static_cast<int>(seen.size()) != most(pool) || most(pool) != least(pool),
+        "the outcome of a reload is not told: " + pool.name);
 }
 
 // A slot is not left to a generation that may never become ready: if its old worker dies before the

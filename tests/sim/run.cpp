@@ -169,7 +169,9 @@ Event Run::reload_request() {
   ReloadRequested reload;
   if (!random_.chance(0.1)) reload.op = next_op();
   if (random_.chance(0.3)) {
-    reload.pool = random_.chance(0.06) ? std::string("nobody") : random_.pick(planner_.names());
+    // One that was removed may still be there, and drain.
+    const std::vector<std::string> any = {"nobody", "web", "api", "jobs", "mail", "feed"};
+    reload.pool = random_.pick(random_.chance(0.2) ? any : planner_.names());
   }
   reload.restart = random_.chance(0.25);
   return reload;
