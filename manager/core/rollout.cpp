@@ -206,8 +206,8 @@ void Machine::roll_back(Pool& pool, const Failure& failure, WorkerId worker) {
   }
 }
 
-// Every slot of the target is in the hands of the desired generation, and nobody else is left. In a
-// slot that was vacated the generation that is rolled back to has to serve again first.
+// Every slot of the target is in the hands of the desired generation, and nobody else is left. What
+// is rolled back to has to serve again in every slot first.
 bool Machine::rollout_finished(const Pool& pool) const {
   if (pool.slots.size() != static_cast<std::size_t>(pool.target())) return false;
   for (const auto& [number, slot] : pool.slots) {
@@ -215,7 +215,8 @@ bool Machine::rollout_finished(const Pool& pool) const {
     const auto serves = [&, place = number](const auto& entry) {
       return entry.second.slot == place && entry.second.ready();
     };
-    if (slot.vacated && std::ranges::none_of(pool.workers, serves)) return false;
+    const bool has_to = slot.vacated || pool.rollout->rolling_back;
+    if (has_to && std::ranges::none_of(pool.workers, serves)) return false;
   }
   return std::ranges::all_of(pool.workers, [&](const auto& entry) {
     return entry.second.generation == pool.desired || entry.second.stuck;
