@@ -105,6 +105,7 @@ class Machine {
                                          int number);
   std::vector<View> look_at_slots(Pool& pool);
   void note_fullness(Pool& pool);
+  void tell_removed(Pool& pool);
   void erase_pool(PoolId id);
   void prune_generations(Pool& pool);
   void finish_operations();

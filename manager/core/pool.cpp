@@ -28,6 +28,10 @@ bool Pool::follows_load() const {
   return !removed && !scaled && bounds && bounds->min < bounds->max;
 }
 
+bool Pool::only_stuck() const {
+  return std::ranges::all_of(workers, [](const auto& entry) { return entry.second.stuck; });
+}
+
 int Pool::slot_goal() const {
   const int wanted = target();
   if (!rollout || rollout->rescaled || rollout->rolling_back || rollout->from == 0) return wanted;

@@ -164,6 +164,8 @@ struct Pool {
   [[nodiscard]] bool stops_first() const;
   // It is to end, and its ready workers still serve what waits for them.
   [[nodiscard]] bool serves_backlog() const { return closing && !closing->over; }
+  // No worker is left but those that SIGKILL did not end.
+  [[nodiscard]] bool only_stuck() const;
   // Some slot has a worker that has never passed a health check, or the successor of one.
   [[nodiscard]] bool unhealthy() const;
   [[nodiscard]] bool rolling() const { return rollout && !rollout->rolling_back; }

@@ -57,6 +57,7 @@ void Machine::reconcile_pool(Pool& pool) {
   note_fullness(pool);
   watch_load(pool);
   if (pool.generations.size() > 1) prune_generations(pool);
+  if (pool.removed && pool.only_stuck()) tell_removed(pool);
   if (pool.removed && pool.workers.empty()) return erase_pool(pool.id);
   if (capped_) touch(pool);
 }
@@ -419,7 +420,11 @@ void Machine::erase_pool(PoolId id) {
   for (const auto& [generation, plan] : pool.generations) launches.insert(plan.launch);
   for (const LaunchId launch : launches) release(launch);
   state_.listeners_touched = true;
-  if (!state_.reload || state_.reload->waiting.erase(id) == 0) return;
+}
+
+// Nobody is left but those that SIGKILL did not end. The reload does not wait for them.
+void Machine::tell_removed(Pool& pool) {
+  if (!state_.reload || state_.reload->waiting.erase(pool.id) == 0) return;
   PoolOutcome outcome;
   outcome.pool = pool.name;
   outcome.generation = pool.desired;
@@ -429,6 +434,7 @@ void Machine::erase_pool(PoolId id) {
     outcome.reason = pool.rollout->reason;
     outcome.failed = pool.rollout->failed;
     outcome.cut_off = pool.rollout->cut_off;
+    pool.rollout.reset();
   }
   state_.reload->outcomes.push_back(std::move(outcome));
 }
@@ -501,9 +507,7 @@ void Machine::check_manager() {
     act(ready);
   }
   if (!state_.stopping) return;
-  const bool over = all_pools([](const Pool& pool) {
-    return std::ranges::all_of(pool.workers, [](const auto& entry) { return entry.second.stuck; });
-  });
+  const bool over = all_pools([](const Pool& pool) { return pool.only_stuck(); });
   if (!over) return;
   for (const WorkerOperation& operation : std::exchange(state_.operations, {})) {
     reply(operation.op, Outcome::kStopping);

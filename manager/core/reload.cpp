@@ -188,6 +188,7 @@ void Machine::abandon_reload() {
     state_.reload.reset();
     for (const Asker& asker : reload.askers) reply(asker.op, Outcome::kStopping);
     for (const PoolPlan& plan : reload.plan.pools) release(plan.launch);
+    state_.listeners_touched = true;  // those that it had opened
   }
   for (auto& [id, pool] : state_.pools) pool.rollout.reset();
   for (const Asker& asker : std::exchange(state_.waiting, {})) {

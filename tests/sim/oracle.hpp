@@ -382,6 +382,7 @@ class Oracle {
   void pool_finished(const core::Note& note);
   void pool_failing(const core::Note& note);
   void pool_removed(const std::string& name);
+  void no_longer_awaited(const Pool& pool);
   void check_reloaded(const Pool& pool);
   void check_rolled_back(const Pool& pool);
   void check_reload_reply(const core::Reply& reply);

@@ -254,9 +254,9 @@ void Oracle::check_answers() {
 void Oracle::check_reload() {
   check(queued_.empty(), "nobody is told that a reload waits");
   check(refused_ <= 0, "a reload is refused and nothing is said");
+  forget_finished_reload();
   if (reload_ && reload_->committed && reload_->waiting.empty()) {
-    if (reload_->owes_answers()) return wrong("no answer to a reload that is over");
-    reload_.reset();
+    return wrong("no answer to a reload that is over");
   }
   if (!reload_) start_next();  // those that ask for what is not there are passed over
   if (!reload_) return;

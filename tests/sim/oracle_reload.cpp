@@ -179,7 +179,12 @@ bool Oracle::takes_from_another(const Reload& reload) const {
 
 // One that nobody waits for has no answer that tells its end.
 void Oracle::forget_finished_reload() {
-  const bool over = reload_ && reload_->committed && reload_->waiting.empty();
+  if (!reload_ || !(reload_->announced || reload_->first)) return;
+  for (const auto& pool : pools_) {
+    const bool gone = std::ranges::all_of(pool->workers, [](const Worker* w) { return w->stuck; });
+    if (pool->removed && gone) no_longer_awaited(*pool);
+  }
+  const bool over = reload_->committed && reload_->waiting.empty();
   if (over && !reload_->owes_answers()) reload_.reset();
 }
 
@@ -386,13 +391,17 @@ void Oracle::pool_removed(const std::string& name) {
     return pool->removed && pool->name == name && pool->workers.empty();
   });
   if (found == pools_.end()) return wrong("called removed, and is not: " + name);
-  if (reload_ && reload_->waiting.erase(found->get()) > 0) {
-    const bool failed = (*found)->rollout.has_value();
-    reload_->finished[name].push_back(
-        {failed ? Outcome::kRolledBack : Outcome::kReloaded, (*found)->last, 0, 0, false});
-  }
+  no_longer_awaited(**found);
   removed_pools_.push_back(std::move(*found));
   pools_.erase(found);
+}
+
+// A reload that removes a pool is over there when nobody is left, or nobody that SIGKILL ends.
+void Oracle::no_longer_awaited(const Pool& pool) {
+  if (!reload_ || reload_->waiting.erase(&pool) == 0) return;
+  const bool failed = pool.rollout.has_value();
+  reload_->finished[pool.name].push_back(
+      {failed ? Outcome::kRolledBack : Outcome::kReloaded, pool.last, 0, 0, false});
 }
 
 // --- Claims
