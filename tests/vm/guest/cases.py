@@ -22,7 +22,8 @@ def right_after_the_installation_it_runs_and_has_nothing_to_do():
     systemctl("start", "ostler")
     assert show("ActiveState") == "active"
     assert show("StatusText") == "0 of 0 workers ready in 0 pools"
-    assert len(processes()) == 1
+    assert workers() == []
+    assert len(processes()) == 2  # ostlerd and its watcher
     assert run("ostlerctl", "status").returncode == 0
     # A pool can be added without a restart.
     pid = main_pid()

@@ -93,8 +93,18 @@ def main_pid(unit="ostler.service"):
     return int(show("MainPID", unit))
 
 
+def command_name(pid):
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""  # it has ended
+
+
 def workers(unit="ostler.service"):
-    return sorted(set(processes(unit)) - {main_pid(unit)})
+    """All but ostlerd and its watcher."""
+    manager = main_pid(unit)
+    return sorted(pid for pid in processes(unit)
+                  if pid != manager and command_name(pid) != "ostler-watcher")
 
 
 def uid(pid):
