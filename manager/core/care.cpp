@@ -167,7 +167,8 @@ void Machine::never_healthy(Pool& pool, Worker& worker, const Failure& failure) 
   Duration wait{0};
   if (const auto slot = pool.slots.find(worker.slot); slot != pool.slots.end()) {
     slot->second.unhealthy = true;
-    wait_longer(slot->second, pool.generations.at(worker.generation));
+    const PoolPlan& plan = pool.generations.at(worker.generation);
+    wait_longer(slot->second, plan, plan.backoff_max);
     wait = *slot->second.retry_at - now_;
   }
   note(pool, worker, NoteKind::kWorkerUnfit, failure,

@@ -344,7 +344,7 @@ void Machine::died(Pool& pool, const Worker& worker, const Failure& failure) {
   const bool given_up =
       pool.rollout && worker.generation != pool.desired && worker.generation == pool.rollout->to;
   const bool counts = slot != pool.slots.end() && !given_up && !worker.failed;
-  if (counts) back_off(slot->second, worker, plan);
+  if (counts) back_off(slot->second, worker, plan, longest_wait(pool, failure, plan));
   const bool waits = slot != pool.slots.end() && slot->second.retry_at && !given_up;
   const auto wait = waits ? std::max(*slot->second.retry_at - now_, Duration{0}) : Duration{0};
   note(pool, worker, NoteKind::kWorkerFailed, failure, milliseconds(wait));
@@ -372,7 +372,17 @@ void Machine::trial_failed(Pool& pool, const Worker& worker, const Failure& fail
   if (!again) roll_back(pool, failure, worker.id);
 }
 
-void Machine::back_off(Slot& slot, const Worker& worker, const PoolPlan& plan) {
+// Of a program that ends with 0 soon after its start nobody knows whether it worked: one that ends
+// itself after so many requests does so within milliseconds under load. It gets no storm of starts,
+// and where the pool has served before, no long waits.
+Duration Machine::longest_wait(const Pool& pool, const Failure& failure, const PoolPlan& plan) {
+  const bool may_have_worked =
+      failure.kind == FailureKind::kExited && failure.code == 0 && pool.was_full;
+  if (!may_have_worked) return plan.backoff_max;
+  return std::min(std::max<Duration>(limits::kWorked, plan.backoff), plan.backoff_max);
+}
+
+void Machine::back_off(Slot& slot, const Worker& worker, const PoolPlan& plan, Duration longest) {
   slot.retry_at.reset();
   if (worker.was_ready && now_ - worker.ready_at >= plan.reset_after) {
     slot.quick_deaths = 0;
@@ -381,13 +391,13 @@ void Machine::back_off(Slot& slot, const Worker& worker, const PoolPlan& plan) {
   }
   ++slot.quick_deaths;
   if (worker.was_ready && slot.quick_deaths <= plan.burst) return;
-  wait_longer(slot, plan);
+  wait_longer(slot, plan, longest);
 }
 
-void Machine::wait_longer(Slot& slot, const PoolPlan& plan) {
+void Machine::wait_longer(Slot& slot, const PoolPlan& plan, Duration longest) {
   Duration delay = plan.backoff;
-  for (int i = 0; i < slot.doublings && delay < plan.backoff_max; ++i) delay *= 2;
-  slot.retry_at = now_ + spread(std::min(delay, plan.backoff_max), plan.backoff_max);
+  for (int i = 0; i < slot.doublings && delay < longest; ++i) delay *= 2;
+  slot.retry_at = now_ + spread(std::min(delay, longest), longest);
   slot.doublings = std::min(slot.doublings + 1, limits::kBackoffDoublings);
 }
 

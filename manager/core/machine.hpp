@@ -78,8 +78,10 @@ class Machine {
   void died(Pool& pool, const Worker& worker, const Failure& failure);
   void ended(Pool& pool, const Worker& worker);
   void trial_failed(Pool& pool, const Worker& worker, const Failure& failure, NoteKind kind);
-  void back_off(Slot& slot, const Worker& worker, const PoolPlan& plan);
-  void wait_longer(Slot& slot, const PoolPlan& plan);
+  [[nodiscard]] static Duration longest_wait(const Pool& pool, const Failure& failure,
+                                             const PoolPlan& plan);
+  void back_off(Slot& slot, const Worker& worker, const PoolPlan& plan, Duration longest);
+  void wait_longer(Slot& slot, const PoolPlan& plan, Duration longest);
   void successor_failed(Pool& pool, const Worker& worker, const Failure& failure);
   std::optional<Failure> death_of(const Worker& worker, const Exited& event) const;
   bool ended_in_order(const Worker& worker, const Exited& event) const;

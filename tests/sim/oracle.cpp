@@ -367,6 +367,9 @@ void Oracle::gone(Worker& worker, const Exited* exited) {
   const Duration up = now_ - (worker.settled_at - worker.plan.settle);
   departed.in_order = by_itself && worker.ready && exited != nullptr && !exited->signaled &&
                       exited->code == 0 && (exited->answered || up >= std::chrono::seconds(1));
+  const bool with_zero =
+      by_itself && exited != nullptr && !exited->signaled && exited->code == 0;
+  departed.may_have_worked = with_zero && pool.was_full;
   departed.failed = unexpected && !departed.in_order && !stopping_ && !pool.removed;
   std::erase(pool.workers, &worker);
   if (departed.in_order) ended(worker);
@@ -391,11 +394,15 @@ void Oracle::ended(const Worker& worker) {
 }
 
 void Oracle::wait(Departed& departed, const PoolPlan& plan, int doublings) const {
+  Duration most = plan.backoff_max;
+  if (departed.may_have_worked) {
+    most = std::min(most, std::max<Duration>(std::chrono::seconds(1), plan.backoff));
+  }
   Duration delay = plan.backoff;
-  for (int i = 0; i < doublings && delay < plan.backoff_max; ++i) delay *= 2;
-  delay = std::min(delay, plan.backoff_max);
+  for (int i = 0; i < doublings && delay < most; ++i) delay *= 2;
+  delay = std::min(delay, most);
   departed.earliest = now_ + delay - delay / 10;
-  departed.latest = now_ + std::min(delay + delay / 10, plan.backoff_max);
+  departed.latest = now_ + std::min(delay + delay / 10, most);
 }
 
 // The slot waits, longer each time, for as long as the books know.
@@ -441,6 +448,7 @@ void Oracle::trial_failed(const Worker& worker, Departed& departed) {
   rollout.failed.insert(worker.id);
   Slot& slot = worker.pool->slots[worker.slot];
   if (slot.proven == rollout.to) slot.proven = slot.fallback;
+  departed.may_have_worked = false;  // what is tried out has to show that it works
   if (++rollout.failures < worker.plan.attempts) {
     wait(departed, worker.plan, 0);
     rollout.earliest = departed.earliest;

@@ -65,6 +65,7 @@ class Oracle {
     int slot = 0;
     bool failed = false;
     bool in_order = false;  // it ended by itself, and that is no failure
+    bool may_have_worked = false;  // it ended with 0, too soon to know
     bool sure = true;
     std::optional<Time> earliest, latest;
   };
@@ -196,6 +197,7 @@ class Oracle {
     std::optional<int> scaled;
     Load load;
     std::optional<Rollout> rollout;
+    bool was_full = false;     // all that are wanted served at some time
     bool was_rolling = false;  // when the step began
     std::map<int, Slot> slots;
     std::vector<Worker*> workers;

@@ -455,11 +455,13 @@ void Oracle::act(const Note& note) {
       }
       return abandon();
     case NoteKind::kPoolReady: {
-      const Pool* pool = find_pool(note.pool);
+      Pool* pool = find_pool(note.pool);
       const auto serving = pool == nullptr ? 0 : std::ranges::count_if(pool->workers, [](auto* w) {
         return w->serves();
       });
-      return check(pool != nullptr && serving >= least(*pool), "called ready: " + note.pool);
+      if (pool == nullptr || serving < least(*pool)) return wrong("called ready: " + note.pool);
+      pool->was_full = true;
+      return;
     }
     case NoteKind::kPoolScaled:
       return scaled(note);
