@@ -143,6 +143,15 @@ def test_a_program_that_is_ready_and_ends_at_once_does_not_spin(manager):
     assert "exited with code 0" in one.pool()["last_error"]["message"]
 
 
+def test_a_worker_that_ends_with_0_after_few_requests_waits_for_a_second_at_most(manager):
+    """Nobody sees that it answered, and it lives for milliseconds only."""
+    one = server(manager, then="time.sleep(0.4)", restart={"burst": 0, "backoff": "400ms"})
+    with one.events() as events:
+        events.wait("worker.failed", 4)
+        waits = [event["retry_in"] for event in events.named("worker.failed")]
+    assert all(300 < wait <= 1000 for wait in waits[:4]), waits
+
+
 def test_a_worker_that_is_never_healthy_waits_longer_each_time_and_serves_on(manager):
     one = server(manager, health={"exec": ["/bin/false"], "interval": "200ms", "timeout": "200ms",
                          "failures": 2},
