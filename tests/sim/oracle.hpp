@@ -64,7 +64,7 @@ class Oracle {
     Pool* pool = nullptr;
     int slot = 0;
     bool failed = false;
-    bool in_order = false;  // it ended by itself, and that is no failure
+    bool in_order = false;         // it ended by itself, and that is no failure
     bool may_have_worked = false;  // it ended with 0, too soon to know
     bool sure = true;
     std::optional<Time> earliest, latest;
