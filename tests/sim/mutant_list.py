@@ -362,8 +362,6 @@ MUTANTS = [
      "if (pool.removed && pool.workers.empty())"),
     ("removal-told-too-early", "reconcile.cpp", "if (pool.removed && pool.only_stuck())",
      "if (pool.removed && pool.count_ready() == 0)"),
-    ("stopped-with-the-door-open", "reload.cpp",
-     "    state_.listeners_touched = true;  // those that it had opened\n", ""),
     ("gives-up-too-early", "reconcile.cpp", "entry.second.doublings >= limits::kFirstStartTries",
      "entry.second.doublings >= 2"),
     ("never-gives-up", "reconcile.cpp", "entry.second.doublings >= limits::kFirstStartTries",
