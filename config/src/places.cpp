@@ -62,7 +62,9 @@ class PlaceCheck {
       return fault(at(key), worker.name() + " may not execute " + quote(path) + " (chmod o+x " +
                                 quote(path) + ", or take another user)");
     }
-    ProgramFault found = program_fault(path, worker);
+    const auto search = pool_.env.find("PATH");
+    ProgramFault found =
+        program_fault(path, worker, search == pool_.env.end() ? host_.path : search->second);
     if (found.problem.empty()) return;
     std::string message = quote(path) + " " + std::move(found.problem);
     if (found.certain) return fault(at(key), std::move(message));

@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "config/src/descriptor.hpp"
+#include "config/src/host.hpp"
 #include "config/src/text.hpp"
 
 namespace ostler::config {
@@ -71,10 +72,44 @@ std::string_view trimmed(std::string_view text) {
   return first == std::string_view::npos ? "" : text.substr(first);
 }
 
-// What the first line of a script names, behind its "#!".
-std::string interpreter_in(std::string_view head) {
-  std::string_view line = trimmed(head.substr(2, head.find('\n') - 2));
-  return std::string(line.substr(0, line.find_first_of(" \t")));
+// The first line of a script, behind its "#!": the interpreter, and all the rest as one argument,
+// as the kernel has it (execve(2)).
+struct FirstLine {
+  std::string interpreter, argument;
+};
+
+FirstLine first_line_in(std::string_view head) {
+  const std::string_view line = trimmed(head.substr(2, head.find('\n') - 2));
+  const std::size_t end = std::min(line.find_first_of(" \t"), line.size());
+  std::string_view rest = trimmed(line.substr(end));
+  rest = rest.substr(0, rest.find_last_not_of(" \t") + 1);
+  return {std::string(line.substr(0, end)), std::string(rest)};
+}
+
+constexpr const char* kCarriageReturn =
+    "; the line ends in a carriage return, as on Windows: remove it";
+
+// Why env(1) will not find what it is to execute: ARGUMENT is a name, or `-S` and a command line.
+// Other options are not looked into.
+std::string env_problem(const std::string& argument, const std::string& search) {
+  constexpr std::string_view kSplit = "-S ";
+  std::string_view rest = argument;
+  const bool splits = rest.starts_with(kSplit);
+  if (splits) rest = trimmed(rest.substr(kSplit.size()));
+  std::string_view name;
+  do {
+    const std::size_t end = splits ? std::min(rest.find_first_of(" \t"), rest.size()) : rest.size();
+    name = rest.substr(0, end);
+    rest = trimmed(rest.substr(end));
+  } while (name.find('=') != std::string_view::npos);
+  const bool elsewhere = name.find('/') != std::string_view::npos && !name.starts_with('/');
+  if (name.empty() || name.starts_with('-') || elsewhere) return {};
+  std::string problem = find_executable(std::string(name), search, "/").problem;
+  if (problem.empty()) return {};
+  problem = "names " + quote(name) + " to 'env' in its first line, but " + problem;
+  if (name.ends_with('\r')) return problem + kCarriageReturn;
+  if (name.find(' ') == std::string_view::npos) return problem;
+  return problem + "; all behind 'env' is one name, unless it begins with -S";
 }
 
 // Why WHO cannot execute what is at PATH, as what follows "which".
@@ -89,33 +124,43 @@ std::string missing(const std::string& path, const Who& who) {
   return who.may(X_OK, path) ? "" : who.name() + " may not execute";
 }
 
-ProgramFault fault_of(const std::string& path, const Who& who, int depth);
+struct Asked {
+  const Who& who;
+  const std::optional<std::string>& search;
+};
 
-ProgramFault script_fault(const std::string& path, std::string_view head, const Who& who,
+ProgramFault fault_of(const std::string& path, const Asked& asked, int depth);
+
+ProgramFault script_fault(const std::string& path, std::string_view head, const Asked& asked,
                           int depth) {
+  const Who& who = asked.who;
   if (!who.may(R_OK, path)) return {"is a script, and " + who.name() + " may not read it"};
-  const std::string interpreter = interpreter_in(head);
+  const auto [interpreter, argument] = first_line_in(head);
   if (interpreter.empty()) return {"names no interpreter behind the '#!' in its first line"};
   if (!interpreter.starts_with('/')) return {};  // from wherever it is started in
   const std::string names = "names the interpreter " + quote(interpreter) + " in its first line, ";
   if (std::string problem = missing(interpreter, who); !problem.empty()) {
     const bool windows = interpreter.ends_with('\r');
-    return {names + "which " + problem +
-            (windows ? "; the line ends in a carriage return, as on Windows: remove it" : "")};
+    return {names + "which " + problem + (windows ? kCarriageReturn : "")};
   }
-  ProgramFault inner = fault_of(interpreter, who, depth + 1);
+  if (asked.search && interpreter.ends_with("/env")) {
+    if (std::string problem = env_problem(argument, *asked.search); !problem.empty()) {
+      return {std::move(problem)};
+    }
+  }
+  ProgramFault inner = fault_of(interpreter, asked, depth + 1);
   if (!inner.problem.empty()) inner.problem = names + "which " + inner.problem;
   return inner;
 }
 
-ProgramFault fault_of(const std::string& path, const Who& who, int depth) {
+ProgramFault fault_of(const std::string& path, const Asked& asked, int depth) {
   const Program program(path);
   if (program.file.get() < 0 || depth > kMostInterpreters) return {};
   const std::string head = program.read(kHead, 0);
-  if (head.starts_with("#!")) return script_fault(path, head, who, depth);
+  if (head.starts_with("#!")) return script_fault(path, head, asked, depth);
   if (head.starts_with(ELFMAG)) {
     const std::string loader = loader_of(program, head);
-    if (loader.empty() || missing(loader, who) != "does not exist") return {};
+    if (loader.empty() || missing(loader, asked.who) != "does not exist") return {};
     return {"needs the loader " + quote(loader) +
             ", which does not exist; it was made for another system"};
   }
@@ -124,8 +169,9 @@ ProgramFault fault_of(const std::string& path, const Who& who, int depth) {
 
 }  // namespace
 
-ProgramFault program_fault(const std::string& path, const Who& who) {
-  return fault_of(path, who, 0);
+ProgramFault program_fault(const std::string& path, const Who& who,
+                           const std::optional<std::string>& search) {
+  return fault_of(path, {who, search}, 0);
 }
 
 }  // namespace ostler::config

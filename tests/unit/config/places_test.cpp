@@ -71,7 +71,7 @@ TEST_CASE("what another user may do is read off the mode bits") {
 TEST_CASE("a program whose interpreter is not there") {
   const Scratch scratch;
   const auto problem = [&](const std::string& text) {
-    return program_fault(scratch.write("program", text, 0755), Who::manager()).problem;
+    return program_fault(scratch.write("program", text, 0755), Who::manager(), "/bin").problem;
   };
   CHECK(problem("#!/bin/sh\n").empty());
   CHECK(problem("#! /bin/sh -e\n").empty());
@@ -90,8 +90,17 @@ TEST_CASE("a program whose interpreter is not there") {
         "another system");
   CHECK(problem(elf("/bin/sh")).empty());
   CHECK(problem(ELFMAG).empty());
+  CHECK(problem("#!/usr/bin/env sh\n").empty());
+  CHECK(problem("#!/usr/bin/env -S A=1 sh -e\n").empty());
+  CHECK(problem("#!/usr/bin/env -i no-such\n").empty());  // not looked into
+  CHECK(problem("#!/usr/bin/env no-such\n") ==
+        "names 'no-such' to 'env' in its first line, but 'no-such' is in no folder of PATH (/bin)");
+  CHECK(has({problem("#!/usr/bin/env -S A=1 no-such -x\n")}, {"names 'no-such' to 'env'"}));
+  CHECK(has({problem("#!/usr/bin/env sh -e\n")}, {"names 'sh -e' to 'env'", "begins with -S"}));
+  CHECK(has({problem("#!/usr/bin/env sh\r\n")}, {"'sh\\x0d'", "carriage return"}));
 
-  const ProgramFault text = program_fault(scratch.write("text", "echo\n", 0755), Who::manager());
+  const ProgramFault text =
+      program_fault(scratch.write("text", "echo\n", 0755), Who::manager(), "/bin");
   CHECK(has({text.problem}, {"neither an ELF file nor a script"}));
   CHECK(!text.certain);
 }
