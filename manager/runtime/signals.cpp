@@ -39,7 +39,11 @@ void block_signals() {
        {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU, SIGCHLD}) {
     std::signal(signal, SIG_DFL);
   }
-  std::signal(SIGPIPE, SIG_IGN);
+  for (int signal = SIGRTMIN; signal <= SIGRTMAX; ++signal) std::signal(signal, SIG_IGN);
+  for (const int signal :
+       {SIGPIPE, SIGXFSZ, SIGXCPU, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT}) {
+    std::signal(signal, SIG_IGN);
+  }
 }
 
 Signals::Signals(boost::asio::io_context& context, std::function<void(int)> deliver)

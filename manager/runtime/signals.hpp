@@ -7,8 +7,9 @@
 
 namespace ostler::runtime {
 
-// Blocks the signals that Signals delivers, and ignores SIGPIPE. To be called first of all in main,
-// before any thread exists.
+// Blocks the signals that Signals delivers. Ignores those that would end the manager without a
+// drain though nothing is wrong with it: a write beyond RLIMIT_FSIZE fails with EFBIG in place of
+// SIGXFSZ. To be called first of all in main, before any thread exists.
 void block_signals();
 
 class Signals {

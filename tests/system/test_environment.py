@@ -143,6 +143,32 @@ def test_signals_are_as_new(manager):
     assert int(status["SigIgn"], 16) == 0
 
 
+def test_signals_that_say_nothing_of_a_fault_do_not_end_the_manager(manager):
+    one = manager({"web": scripted()})
+    known = {signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTERM, signal.SIGINT,
+             signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU}
+    faults = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL,
+              signal.SIGSYS, signal.SIGTRAP}
+    before = one.pids()
+    for number in signal.valid_signals() - known - faults:
+        os.kill(one.pid, number)
+    one.ctl("recycle", "web.0")
+    assert one.pids() != before
+    assert int(one.worker_view()["status"]["SigIgn"], 16) == 0
+
+
+def test_a_limit_of_file_size_does_not_end_the_manager(manager):
+    one = manager(start=False, prefix=["/bin/sh", "-c", "ulimit -f 64; exec \"$@\"", "sh"])
+    log = one.directory / "manager.log"
+    one.config["log"] = {"output": str(log)}
+    writes = "import time\nwhile True: print('x' * 500, flush=True); time.sleep(0.001)"
+    one.config["pools"] = {"web": {"command": ["/usr/bin/python3", "-S", "-c", writes]}}
+    one.write().launch()
+    eventually(lambda: log.exists() and log.stat().st_size == 64 * 512, what="a file that is full")
+    one.ctl("recycle", "web.0")
+    assert one.pool()["state"] == "running" and one.pool()["restarts"] == 0
+
+
 def test_a_worker_leads_a_process_group_of_its_own(manager):
     one = manager({"web": scripted()})
     view = one.worker_view()
