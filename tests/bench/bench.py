@@ -288,7 +288,7 @@ def report(result):
               f"ostlerd {managed['median']:.2f} ms ({managed['q1']:.2f} to {managed['q3']:.2f}), "
               f"ratio {row['ratio']:.2f} (at most {most})")
     idle = result["memory_and_idle"]
-    print(f"8 workers: manager {idle['rss_kib'] / 1024:.1f} MiB RSS (at most 10); idle for "
+    print(f"8 workers: manager {idle['rss_kib'] / 1024:.1f} MiB RSS (at most 8); idle for "
           f"{idle['idle_seconds']} s: {idle['manager_wakeups']} wake-ups in the manager, "
           f"{idle['worker_wakeups']} in the workers (0 and 0)")
     many = result["thousand"]
