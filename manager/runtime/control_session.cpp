@@ -51,6 +51,24 @@ void set_common(Message& message, unsigned version, bool keep_alive) {
   message.set(http::field::cache_control, "no-store");
 }
 
+// A request line and header that the parser would take, and others would read as something else
+// (RFC 9112, 2.2 and 5.2). "": neither.
+std::string head_fault(std::string_view head) {
+  for (std::size_t at = head.find('\n'); at != head.npos; at = head.find('\n', at + 1)) {
+    if (at == 0 || head[at - 1] != '\r') return "a line does not end with CR LF";
+    const char next = at + 1 < head.size() ? head[at + 1] : 'x';
+    if (next == ' ' || next == '\t') return "a header field goes on in a second line";
+  }
+  return {};
+}
+
+// RFC 9112, 3.2.
+std::string host_fault(const http::fields& fields, unsigned version) {
+  const std::size_t hosts = fields.count(http::field::host);
+  if (hosts > 1) return "there is more than one Host";
+  return hosts == 0 && version == 11 ? "a request in HTTP/1.1 needs a Host" : "";
+}
+
 // What is wrong with a request that could not be read; nullopt: nobody is there to be told.
 std::optional<control::Problem> problem_of(error_code error, const ControlLimits& limits) {
   if (error == http::error::header_limit || error == http::error::buffer_overflow)
@@ -164,8 +182,14 @@ asio::awaitable<bool> ControlSession::read_request(Parser& parser) {
     if (error || timed_out_) co_return false;
   }
   arm(limits.read);
-  co_await http::async_read_header(socket_, buffer_, parser, into(error));
+  if (const std::string fault = co_await read_head(error); !fault.empty()) {
+    co_return co_await refuse(control::bad_request(fault));
+  }
+  if (!error) co_await http::async_read_header(socket_, buffer_, parser, into(error));
   if (error) co_return co_await refuse(error);
+  if (const std::string fault = host_fault(parser.get(), parser.get().version()); !fault.empty()) {
+    co_return co_await refuse(control::bad_request(fault));
+  }
   const auto expect = parser.get()[http::field::expect];
   if (!expect.empty() && parser.get().version() == 11) {
     if (!beast::iequals(expect, "100-continue")) {
@@ -181,6 +205,24 @@ asio::awaitable<bool> ControlSession::read_request(Parser& parser) {
   if (error) co_return co_await refuse(error);
   disarm();
   co_return true;
+}
+
+// Until the buffer has all of the next request's head, or more than it may be. What is wrong with
+// it, if the parser would not see that.
+asio::awaitable<std::string> ControlSession::read_head(error_code& error) {
+  constexpr std::string_view kEnd = "\r\n\r\n";
+  for (std::size_t seen = 0; !error;) {
+    const auto data = buffer_.cdata();
+    const std::string_view text(static_cast<const char*>(data.data()), data.size());
+    const std::size_t end = text.find(kEnd, seen < kEnd.size() ? 0 : seen - kEnd.size());
+    const std::string_view head = text.substr(0, end);
+    if (std::string fault = head_fault(head); !fault.empty()) co_return fault;
+    if (end != text.npos || text.size() > host_->limits().header) break;
+    seen = text.size();
+    const auto space = buffer_.prepare(kFirstRead);
+    buffer_.commit(co_await socket_.async_read_some(space, into(error)));
+  }
+  co_return std::string();
 }
 
 asio::awaitable<void> ControlSession::send_continue(const Parser& parser) {
@@ -202,10 +244,14 @@ asio::awaitable<bool> ControlSession::refuse(error_code error) {
       timed_out_ ? std::optional(control::request_timeout("the request was not complete in time"))
                  : problem_of(error, host_->limits());
   if (!problem || !socket_.is_open()) co_return false;
+  co_return co_await refuse(*problem);
+}
+
+asio::awaitable<bool> ControlSession::refuse(const control::Problem& problem) {
   version_ = 11;
   keep_alive_ = false;
   head_ = false;
-  co_await send(control::respond(*problem));
+  co_await send(control::respond(problem));
   co_await linger();
   co_return false;
 }

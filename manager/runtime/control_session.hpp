@@ -23,6 +23,7 @@
 #include <string>
 
 #include "control/messages.hpp"
+#include "control/problems.hpp"
 #include "control/routes.hpp"
 #include "runtime/control_server.hpp"
 
@@ -84,7 +85,9 @@ class ControlSession : public std::enable_shared_from_this<ControlSession> {
   boost::asio::awaitable<bool> serve_one();
   boost::asio::awaitable<bool> read_request(Parser& parser);
   boost::asio::awaitable<void> send_continue(const Parser& parser);
+  boost::asio::awaitable<std::string> read_head(boost::system::error_code& error);
   boost::asio::awaitable<bool> refuse(boost::system::error_code error);
+  boost::asio::awaitable<bool> refuse(const control::Problem& problem);
   boost::asio::awaitable<bool> run_command(const control::Command& command);
   boost::asio::awaitable<bool> ask(const control::Command& command);
   boost::asio::awaitable<bool> send(control::Response response);

@@ -139,16 +139,26 @@ TEST_CASE("what is not HTTP, or too much of it, is refused and the connection cl
       {"rubbish\r\n\r\n", 400},
       {std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11) + "\r\n\r\n", 400},
       {"GET /v1/status HTTP/2.0\r\n\r\n", 505},
-      {"GET /v1/status HTTP/1.1\r\nno colon\r\n\r\n", 400},
-      {"GET /v1/stop HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx", 400},
-      {"POST /v1/stop HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400},
-      {"POST /v1/stop HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400},
-      {"GET /" + std::string(20000, 'a') + " HTTP/1.1\r\n\r\n", 431},
-      {"GET / HTTP/1.1\r\nA: " + std::string(20000, 'a') + "\r\n\r\n", 431},
-      {"POST /v1/stop HTTP/1.1\r\nContent-Length: 65537\r\n\r\n" + std::string(65537, ' '), 413},
-      {"POST /v1/stop HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n" + std::string(500000, ' '),
+      {"GET /v1/status HTTP/1.1\r\nHost: o\r\nno colon\r\n\r\n", 400},
+      {"GET /v1/status HTTP/1.1\r\n\r\n", 400},
+      {"GET /v1/status HTTP/1.1\r\nHost: o\r\nHost: o\r\n\r\n", 400},
+      {"GET /v1/status HTTP/1.0\r\nHost: o\r\nHost: p\r\n\r\n", 400},
+      {"GET /v1/status HTTP/1.1\r\nHost: o\r\nA: b\r\n c\r\n\r\n", 400},
+      {"GET /v1/status HTTP/1.1\r\nHost: o\r\n\tc\r\n\r\n", 400},
+      {"GET /v1/status HTTP/1.1\nHost: o\n\n", 400},
+      {"GET /v1/status HTTP/1.1\r\nHost: o\nA: b\r\n\r\n", 400},
+      {"GET /v1/stop HTTP/1.1\r\nHost: o\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx", 400},
+      {"POST /v1/stop HTTP/1.1\r\nHost: o\r\nContent-Length: -1\r\n\r\n", 400},
+      {"POST /v1/stop HTTP/1.1\r\nHost: o\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400},
+      {"GET /" + std::string(20000, 'a') + " HTTP/1.1\r\nHost: o\r\n\r\n", 431},
+      {"GET / HTTP/1.1\r\nHost: o\r\nA: " + std::string(20000, 'a') + "\r\n\r\n", 431},
+      {"POST /v1/stop HTTP/1.1\r\nHost: o\r\nContent-Length: 65537\r\n\r\n" +
+           std::string(65537, ' '),
        413},
-      {"POST /v1/stop HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n11000\r\n" +
+      {"POST /v1/stop HTTP/1.1\r\nHost: o\r\nContent-Length: 99999999999\r\n\r\n" +
+           std::string(500000, ' '),
+       413},
+      {"POST /v1/stop HTTP/1.1\r\nHost: o\r\nTransfer-Encoding: chunked\r\n\r\n11000\r\n" +
            std::string(0x11000, ' ') + "\r\n0\r\n\r\n",
        413},
   };
@@ -187,7 +197,7 @@ TEST_CASE("an answer may come later; others are served meanwhile") {
 
 TEST_CASE("a client that leaves while it waits frees its session, and its answer is dropped") {
   Running server;
-  for (const char* more : {"", "GET /livez HTTP/1.1\r\n\r\n"}) {
+  for (const char* more : {"", "GET /livez HTTP/1.1\r\nHost: o\r\n\r\n"}) {
     Client client(server.socket());
     client.send(std::string("POST /v1/reload HTTP/1.1\r\nHost: o\r\n\r\n") + more);
     REQUIRE(server.waiting_become(1));
@@ -235,7 +245,8 @@ TEST_CASE("a command that the manager forgets, or fails at, is a 500") {
 
 TEST_CASE("a request that takes too long is told so; a quiet connection is closed") {
   Running server(quick());
-  for (const char* part : {"GET /v1/st", "POST /v1/stop HTTP/1.1\r\nContent-Length: 5\r\n\r\n{"}) {
+  for (const char* part :
+       {"GET /v1/st", "POST /v1/stop HTTP/1.1\r\nHost: o\r\nContent-Length: 5\r\n\r\n{"}) {
     CAPTURE(part);
     Client client(server.socket());
     client.send(part);
@@ -326,10 +337,10 @@ TEST_CASE("100 slow clients and rubbish do not hold up the others") {
     crowd.push_back(std::make_unique<Client>(server.socket()));
     switch (i % 4) {
       case 0:
-        crowd.back()->send("GET /v1/status HTTP/1.1\r\nX-Slow: ");
+        crowd.back()->send("GET /v1/status HTTP/1.1\r\nHost: o\r\nX-Slow: ");
         break;
       case 1:
-        crowd.back()->send("POST /v1/stop HTTP/1.1\r\nContent-Length: 60000\r\n\r\n{");
+        crowd.back()->send("POST /v1/stop HTTP/1.1\r\nHost: o\r\nContent-Length: 60000\r\n\r\n{");
         break;
       case 2:
         crowd.back()->send(std::string(3000, '\xee'));
