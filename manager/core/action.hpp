@@ -273,6 +273,7 @@ enum class Outcome {
   kNotFound,
   kStopping,  // the manager stops; what was asked is not done (any more)
   kBusy,      // too many requests wait
+  kRemoved,   // of one pool in a reload: the file has it no more
 };
 
 // Something worth telling: becomes a log line and an event for those who follow.

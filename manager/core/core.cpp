@@ -288,7 +288,7 @@ void Machine::on(const Exited& event) {
   Worker gone = *worker;
   pool->workers.erase(gone.id);
   touch(*pool);
-  const bool in_order = ended_in_order(gone, event);
+  const bool in_order = ended_in_order(*pool, gone, event);
   if (in_order) {
     gone.cause = StopCause::kItself;
     ended(*pool, gone);
@@ -303,10 +303,12 @@ void Machine::on(const Exited& event) {
   note(*pool, gone, NoteKind::kWorkerExited, gone.fault ? *gone.fault : how);
 }
 
-// By itself, and not before it was of use. A worker that is ready and ends at once is of none.
-bool Machine::ended_in_order(const Worker& worker, const Exited& event) const {
+// By itself, and not before it was of use. A worker that is ready and ends at once is of none, nor
+// is one on trial that has passed no health check.
+bool Machine::ended_in_order(const Pool& pool, const Worker& worker, const Exited& event) const {
   const bool by_itself = worker.cause == StopCause::kNone || worker.cause == StopCause::kItself;
   if (!by_itself || event.signaled || event.code != 0 || !worker.was_ready) return false;
+  if (!may_settle(pool, worker)) return false;
   return event.answered || now_ - worker.ready_at >= limits::kWorked;
 }
 

@@ -342,6 +342,8 @@ const char* word(Outcome outcome) {
       return "failed";
     case Outcome::kNotFound:
       return "not_found";
+    case Outcome::kRemoved:
+      return "removed";
     case Outcome::kStopping:
       return "stopping";
     case Outcome::kBusy:

@@ -84,7 +84,7 @@ class Machine {
   void wait_longer(Slot& slot, const PoolPlan& plan, Duration longest);
   void successor_failed(Pool& pool, const Worker& worker, const Failure& failure);
   std::optional<Failure> death_of(const Worker& worker, const Exited& event) const;
-  bool ended_in_order(const Worker& worker, const Exited& event) const;
+  bool ended_in_order(const Pool& pool, const Worker& worker, const Exited& event) const;
 
   // reconcile.cpp
   void reconcile_pools();

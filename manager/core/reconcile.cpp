@@ -427,6 +427,7 @@ void Machine::tell_removed(Pool& pool) {
   if (!state_.reload || state_.reload->waiting.erase(pool.id) == 0) return;
   PoolOutcome outcome;
   outcome.pool = pool.name;
+  outcome.outcome = Outcome::kRemoved;
   outcome.generation = pool.desired;
   outcome.took = now_ - state_.reload->started;
   if (pool.rollout) {  // a new pool that failed

@@ -202,6 +202,7 @@ std::string pool_outcome(const std::string& name, const Json& pool, std::string_
   std::string words = outcome;
   std::replace(words.begin(), words.end(), '_', ' ');
   std::string result = name + ": " + or_dash(words);
+  if (outcome == "removed") return result + " in " + took + ": it is no longer in the file";
   if (outcome == "rolled_back") result += " to generation " + generation + " after " + took;
   const std::string reason = text_of(pool, "reason");
   return reason.empty() ? result : result + ": " + reason;
@@ -298,7 +299,8 @@ void print_outcome(const Terminal& terminal, const Json& answer, std::string_vie
   const Json& pools = member(answer, "pools");
   if (pools.is_object())
     for (const auto& [name, pool] : pools.items()) {
-      const bool well = text_of(pool, "outcome") == "reloaded";
+      const std::string outcome = text_of(pool, "outcome");
+      const bool well = outcome == "reloaded" || outcome == "removed";
       (well ? terminal.out : terminal.err) << pool_outcome(printable(name), pool, done) << "\n"
                                            << output_lines(pool);
     }

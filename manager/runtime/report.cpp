@@ -340,6 +340,7 @@ void Runtime::log_finished(const core::Note& note, const control::EventView& eve
       }
       return;
     case core::Outcome::kDone:
+    case core::Outcome::kRemoved:
     case core::Outcome::kRolledBack:
     case core::Outcome::kFailed:
     case core::Outcome::kNotFound:

@@ -30,6 +30,7 @@ std::optional<control::Response> refusal(const core::Reply& reply, const std::st
       return control::respond(control::busy("too many requests wait for their turn; try again"));
     case core::Outcome::kDone:
     case core::Outcome::kReloaded:
+    case core::Outcome::kRemoved:
     case core::Outcome::kRolledBack:
     case core::Outcome::kRejected:
     case core::Outcome::kFailed:

@@ -64,6 +64,7 @@ MUTANTS = [
      "return event.answered || now_ - worker.ready_at >= limits::kWorked;", "return true;"),
     ("end-in-order-never-ready", "core.cpp", "event.code != 0 || !worker.was_ready) return false;",
      "event.code != 0) return false;"),
+    ("end-in-order-unchecked", "core.cpp", "  if (!may_settle(pool, worker)) return false;\n", ""),
     ("end-with-zero-waits-long", "core.cpp", "if (!may_have_worked) return", "if (true) return"),
     ("any-end-waits-little", "core.cpp", "if (!may_have_worked) return", "if (!pool.was_full) return"),
     ("end-with-zero-at-first-start", "core.cpp", "failure.code == 0 && pool.was_full",

@@ -366,7 +366,8 @@ void Oracle::gone(Worker& worker, const Exited* exited) {
   const bool by_itself = unexpected && worker.told != StopCause::kFault;
   const Duration up = now_ - (worker.settled_at - worker.plan.settle);
   departed.in_order = by_itself && worker.ready && exited != nullptr && !exited->signaled &&
-                      exited->code == 0 && (exited->answered || up >= std::chrono::seconds(1));
+                      exited->code == 0 && (exited->answered || up >= std::chrono::seconds(1)) &&
+                      may_settle(worker);
   const bool with_zero = by_itself && exited != nullptr && !exited->signaled && exited->code == 0;
   departed.may_have_worked = with_zero && pool.was_full;
   departed.failed = unexpected && !departed.in_order && !stopping_ && !pool.removed;

@@ -401,7 +401,7 @@ void Oracle::no_longer_awaited(const Pool& pool) {
   if (!reload_ || reload_->waiting.erase(&pool) == 0) return;
   const bool failed = pool.rollout.has_value();
   reload_->finished[pool.name].push_back(
-      {failed ? Outcome::kRolledBack : Outcome::kReloaded, pool.last, 0, 0, false});
+      {failed ? Outcome::kRolledBack : Outcome::kRemoved, pool.last, 0, 0, false});
 }
 
 // --- Claims

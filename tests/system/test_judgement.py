@@ -104,6 +104,15 @@ def test_a_new_worker_that_ends_with_0_at_once_fails_the_reload(manager):
     assert one.pids() == before
 
 
+def test_a_new_worker_that_ends_with_0_before_it_passed_a_check_fails_the_reload(manager):
+    one = server(manager, health={"exec": ["/usr/bin/test", "{generation}", "=", "1"],
+                                  "interval": "1s", "timeout": "500ms", "failures": 3})
+    before = one.pids()
+    done = deploy(one, program_of(one, "new", "time.sleep(1.2)", "new"))
+    assert done.returncode == 1, done
+    assert one.pids() == before
+
+
 def test_a_worker_that_ends_with_0_after_a_second_is_replaced_at_once(manager):
     one = server(manager, then="time.sleep(1.2)", restart={"burst": 0, "backoff": "30s"})
     first = one.pids()
