@@ -86,12 +86,24 @@ FirstLine first_line_in(std::string_view head) {
   return {std::string(line.substr(0, end)), std::string(rest)};
 }
 
+// Why WHO cannot execute what is at PATH, as what follows "which".
+std::string missing(const std::string& path, const Who& who) {
+  struct stat status {};
+  if (stat(path.c_str(), &status) != 0) {
+    return errno == ENOENT || errno == ENOTDIR ? "does not exist" : "";
+  }
+  if (!S_ISREG(status.st_mode)) return "is no file that can be executed";
+  const std::string barred = who.barred_by(path);
+  if (!barred.empty()) return who.name() + " may not come to: the folder " + quote(barred);
+  return who.may(X_OK, path) ? "" : who.name() + " may not execute";
+}
+
 constexpr const char* kCarriageReturn =
     "; the line ends in a carriage return, as on Windows: remove it";
 
 // Why env(1) will not find what it is to execute: ARGUMENT is a name, or `-S` and a command line.
 // Other options are not looked into.
-std::string env_problem(const std::string& argument, const std::string& search) {
+std::string env_problem(const std::string& argument, const Who& who, const std::string& search) {
   constexpr std::string_view kSplit = "-S ";
   std::string_view rest = argument;
   const bool splits = rest.starts_with(kSplit);
@@ -104,24 +116,16 @@ std::string env_problem(const std::string& argument, const std::string& search) 
   } while (name.find('=') != std::string_view::npos);
   const bool elsewhere = name.find('/') != std::string_view::npos && !name.starts_with('/');
   if (name.empty() || name.starts_with('-') || elsewhere) return {};
-  std::string problem = find_executable(std::string(name), search, "/").problem;
-  if (problem.empty()) return {};
-  problem = "names " + quote(name) + " to 'env' in its first line, but " + problem;
+  const Found found = find_executable(std::string(name), search, "/");
+  std::string problem = "names " + quote(name) + " to 'env' in its first line";
+  if (found.problem.empty()) {
+    const std::string barred = missing(found.path, who);
+    return barred.empty() ? "" : problem + ": " + quote(found.path) + ", which " + barred;
+  }
+  problem += ", but " + found.problem;
   if (name.ends_with('\r')) return problem + kCarriageReturn;
   if (name.find(' ') == std::string_view::npos) return problem;
   return problem + "; all behind 'env' is one name, unless it begins with -S";
-}
-
-// Why WHO cannot execute what is at PATH, as what follows "which".
-std::string missing(const std::string& path, const Who& who) {
-  struct stat status {};
-  if (stat(path.c_str(), &status) != 0) {
-    return errno == ENOENT || errno == ENOTDIR ? "does not exist" : "";
-  }
-  if (!S_ISREG(status.st_mode)) return "is no file that can be executed";
-  const std::string barred = who.barred_by(path);
-  if (!barred.empty()) return who.name() + " may not come to: the folder " + quote(barred);
-  return who.may(X_OK, path) ? "" : who.name() + " may not execute";
 }
 
 struct Asked {
@@ -144,7 +148,7 @@ ProgramFault script_fault(const std::string& path, std::string_view head, const 
     return {names + "which " + problem + (windows ? kCarriageReturn : "")};
   }
   if (asked.search && interpreter.ends_with("/env")) {
-    if (std::string problem = env_problem(argument, *asked.search); !problem.empty()) {
+    if (std::string problem = env_problem(argument, who, *asked.search); !problem.empty()) {
       return {std::move(problem)};
     }
   }
