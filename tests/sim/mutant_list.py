@@ -58,7 +58,7 @@ MUTANTS = [
     ("unfit-fails-twice", "core.cpp", "if (pool.on_trial(worker) && !lived && !worker.failed) {",
      "if (pool.on_trial(worker) && !lived) {"),
     # A worker that ends by itself, with 0.
-    ("end-is-always-a-crash", "core.cpp", "const bool in_order = ended_in_order(gone, event);",
+    ("end-is-always-a-crash", "core.cpp", "const bool in_order = ended_in_order(*pool, gone, event);",
      "const bool in_order = false;"),
     ("end-in-order-at-once", "core.cpp",
      "return event.answered || now_ - worker.ready_at >= limits::kWorked;", "return true;"),
