@@ -477,6 +477,11 @@ class Seen {
   // One that collides with REF, if there is any; else REF is remembered.
   std::optional<Ref> meet(const Ref& ref) {
     const Address& address = ref.listener().address;
+    if (address.kind == AddressKind::kUnixPath) {
+      const auto [place, fresh] = paths_.try_emplace(in_real_folder(address.path), ref);
+      if (fresh) return std::nullopt;
+      return place->second;
+    }
     const bool tcp = address.kind == AddressKind::kTcp;
     Group& group = groups_[tcp ? std::to_string(address.port) : address.text()];
     const bool any = is_any_address(ref.listener());
@@ -510,6 +515,7 @@ class Seen {
   }
 
   std::map<std::string, Group> groups_;
+  std::map<std::string, Ref> paths_;  // of unix sockets, by what their folders are links to
 };
 
 }  // namespace

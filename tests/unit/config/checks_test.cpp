@@ -149,6 +149,11 @@ TEST_CASE("listeners that cannot be open together") {
               "tcp://*:80 (t.yaml:2:29)"});
   CHECK(has(stable.pool_faults("  listen: [unix:///a, {address: unix:////a}]"),
             {"listen[1]: unix:///a is taken: this pool itself listens on unix:///a"}));
+  const std::string folder = stable.scratch.folder("sockets");
+  std::filesystem::create_directory_symlink(folder, stable.scratch / "link");
+  CHECK(has(stable.pool_faults("  listen: [unix://" + folder + "/a, unix://" +
+                               (stable.scratch / "link") + "/a]"),
+            {"/link/a is taken: this pool itself listens on unix://" + folder + "/a"}));
   CHECK(has(stable.faults("pools:\n a: {command: app, listen: [tcp://127.0.0.1:80]}\n"
                           " b: {command: app, listen: [\"tcp://[::ffff:127.0.0.1]:80\"]}\n"),
             {"pools.b.listen[0]: tcp://[::ffff:127.0.0.1]:80 is taken: pool 'a' listens on "
