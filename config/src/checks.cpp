@@ -121,9 +121,8 @@ class PoolCheck {
       return fault(at(key), "the executable's own name cannot hold a token such as {slot}");
     }
     if (nowhere_ || faulty("directory") || faulty("env_file")) return;
-    const auto path = pool_.env.find("PATH");
-    Found found = find_executable(name, path == pool_.env.end() ? host_.path : path->second,
-                                  pool_.folder.value_or(host_.folder));
+    Found found =
+        find_executable(name, host_.path_with(pool_.env), pool_.folder.value_or(host_.folder));
     if (!found.problem.empty()) return fault(at(key), std::move(found.problem));
     const std::string full = absolute_path(found.path, "/");
     executable = in_real_folder(full);

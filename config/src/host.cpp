@@ -93,6 +93,11 @@ Host Host::current() {
   return host;
 }
 
+const std::string& Host::path_with(const std::map<std::string, std::string>& env) const {
+  const auto own = env.find("PATH");
+  return own == env.end() ? path : own->second;
+}
+
 std::string working_folder() {
   const char* const pwd = getenv("PWD");
   struct stat named {};

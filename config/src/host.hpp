@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -27,6 +28,8 @@ struct Host {
   [[nodiscard]] bool may_give_files_away() const;  // chown to anybody
   [[nodiscard]] bool may_bind(std::uint16_t port) const;
   [[nodiscard]] bool in_group(gid_t group) const;
+  // The PATH of a program that is started with ENV added to the manager's environment.
+  [[nodiscard]] const std::string& path_with(const std::map<std::string, std::string>& env) const;
 };
 
 // The working directory by the name that the user knows it by: $PWD if that is the same folder, so

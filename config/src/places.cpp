@@ -62,9 +62,7 @@ class PlaceCheck {
       return fault(at(key), worker.name() + " may not execute " + quote(path) + " (chmod o+x " +
                                 quote(path) + ", or take another user)");
     }
-    const auto search = pool_.env.find("PATH");
-    ProgramFault found =
-        program_fault(path, worker, search == pool_.env.end() ? host_.path : search->second);
+    ProgramFault found = program_fault(path, worker, host_.path_with(pool_.env));
     if (found.problem.empty()) return;
     std::string message = quote(path) + " " + std::move(found.problem);
     if (found.certain) return fault(at(key), std::move(message));

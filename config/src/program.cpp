@@ -102,16 +102,19 @@ constexpr const char* kCarriageReturn =
     "; the line ends in a carriage return, as on Windows: remove it";
 
 // Why env(1) will not find what it is to execute: ARGUMENT is a name, or `-S` and a command line.
-// Other options are not looked into.
+// Command lines with other options, quotes, escapes, variables or a PATH of their own are not
+// checked.
 std::string env_problem(const std::string& argument, const Who& who, const std::string& search) {
   constexpr std::string_view kSplit = "-S ";
   std::string_view rest = argument;
   const bool splits = rest.starts_with(kSplit);
   if (splits) rest = trimmed(rest.substr(kSplit.size()));
+  if (splits && rest.find_first_of("\"'\\$") != rest.npos) return {};
   std::string_view name;
   do {
     const std::size_t end = splits ? std::min(rest.find_first_of(" \t"), rest.size()) : rest.size();
     name = rest.substr(0, end);
+    if (name.starts_with("PATH=")) return {};
     rest = trimmed(rest.substr(end));
   } while (name.find('=') != std::string_view::npos);
   const bool elsewhere = name.find('/') != std::string_view::npos && !name.starts_with('/');
@@ -128,16 +131,17 @@ std::string env_problem(const std::string& argument, const Who& who, const std::
   return problem + "; all behind 'env' is one name, unless it begins with -S";
 }
 
-struct Asked {
+// Who executes a program, with which PATH.
+struct Executor {
   const Who& who;
   const std::optional<std::string>& search;
 };
 
-ProgramFault fault_of(const std::string& path, const Asked& asked, int depth);
+ProgramFault fault_of(const std::string& path, const Executor& executor, int depth);
 
-ProgramFault script_fault(const std::string& path, std::string_view head, const Asked& asked,
+ProgramFault script_fault(const std::string& path, std::string_view head, const Executor& executor,
                           int depth) {
-  const Who& who = asked.who;
+  const Who& who = executor.who;
   if (!who.may(R_OK, path)) return {"is a script, and " + who.name() + " may not read it"};
   const auto [interpreter, argument] = first_line_in(head);
   if (interpreter.empty()) return {"names no interpreter behind the '#!' in its first line"};
@@ -147,24 +151,24 @@ ProgramFault script_fault(const std::string& path, std::string_view head, const 
     const bool windows = interpreter.ends_with('\r');
     return {names + "which " + problem + (windows ? kCarriageReturn : "")};
   }
-  if (asked.search && interpreter.ends_with("/env")) {
-    if (std::string problem = env_problem(argument, who, *asked.search); !problem.empty()) {
+  if (executor.search && interpreter.ends_with("/env")) {
+    if (std::string problem = env_problem(argument, who, *executor.search); !problem.empty()) {
       return {std::move(problem)};
     }
   }
-  ProgramFault inner = fault_of(interpreter, asked, depth + 1);
+  ProgramFault inner = fault_of(interpreter, executor, depth + 1);
   if (!inner.problem.empty()) inner.problem = names + "which " + inner.problem;
   return inner;
 }
 
-ProgramFault fault_of(const std::string& path, const Asked& asked, int depth) {
+ProgramFault fault_of(const std::string& path, const Executor& executor, int depth) {
   const Program program(path);
   if (program.file.get() < 0 || depth > kMostInterpreters) return {};
   const std::string head = program.read(kHead, 0);
-  if (head.starts_with("#!")) return script_fault(path, head, asked, depth);
+  if (head.starts_with("#!")) return script_fault(path, head, executor, depth);
   if (head.starts_with(ELFMAG)) {
     const std::string loader = loader_of(program, head);
-    if (loader.empty() || missing(loader, asked.who) != "does not exist") return {};
+    if (loader.empty() || missing(loader, executor.who) != "does not exist") return {};
     return {"needs the loader " + quote(loader) +
             ", which does not exist; it was made for another system"};
   }

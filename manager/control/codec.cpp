@@ -86,7 +86,7 @@ Json json_of(const ErrorView& error) {
           {"time", error.time ? Json(rfc3339(*error.time)) : Json(nullptr)},
           {"slot", known(error.slot)},
           {"pid", known(error.pid)},
-          {"generation", error.generation},
+          {"generation", known(error.generation)},
           {"output", error.output}};
 }
 

@@ -67,8 +67,8 @@ struct ErrorView {
   std::optional<WallTime> time;
   std::optional<int> slot;
   std::optional<int> pid;
-  std::uint64_t generation = 0;
-  Lines output;  // the last lines the worker wrote
+  std::optional<std::uint64_t> generation;  // none: it is not about a worker
+  Lines output;                             // the last lines the worker wrote
 };
 
 struct ScalingView {

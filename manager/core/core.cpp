@@ -374,9 +374,9 @@ void Machine::trial_failed(Pool& pool, const Worker& worker, const Failure& fail
   if (!again) roll_back(pool, failure, worker.id);
 }
 
-// Of a program that ends with 0 soon after its start nobody knows whether it worked: one that ends
-// itself after so many requests does so within milliseconds under load. It gets no storm of starts,
-// and where the pool has served before, no long waits.
+// Nobody knows whether a program that ends with 0 soon after its start has served: under load, one
+// that ends after so many requests lives for milliseconds. So its slot waits, lest it spin, and
+// where the pool has served before it waits briefly.
 Duration Machine::longest_wait(const Pool& pool, const Failure& failure, const PoolPlan& plan) {
   const bool may_have_worked =
       failure.kind == FailureKind::kExited && failure.code == 0 && pool.was_full;

@@ -37,8 +37,8 @@ inline constexpr Duration kGrace = seconds(5);
 inline constexpr std::size_t kStalls = 8;
 // Tries each pool gets at first start before the manager gives up (exit code 4).
 inline constexpr int kFirstStartTries = 5;
-// A worker that ends with 0 after it was ready for so long has ended in order. Where it ends
-// earlier, its slot waits no longer than this.
+// A worker has to be ready for so long before its exit code 0 counts as an end in order. If it ends
+// with 0 earlier, its slot waits for at most as long.
 inline constexpr Duration kWorked = seconds(1);
 // Back-off doubles at most this often; by then every legal backoff_max is reached.
 inline constexpr int kBackoffDoublings = 40;

@@ -51,8 +51,8 @@ void set_common(Message& message, unsigned version, bool keep_alive) {
   message.set(http::field::cache_control, "no-store");
 }
 
-// A request line and header that the parser would take, and others would read as something else
-// (RFC 9112, 2.2 and 5.2). "": neither.
+// Why a head is refused that the parser accepts: other parsers read its lines differently (RFC
+// 9112, 2.2 and 5.2). "": it is not refused.
 std::string head_fault(std::string_view head) {
   for (std::size_t at = head.find('\n'); at != head.npos; at = head.find('\n', at + 1)) {
     if (at == 0 || head[at - 1] != '\r') return "a line does not end with CR LF";
@@ -62,7 +62,7 @@ std::string head_fault(std::string_view head) {
   return {};
 }
 
-// RFC 9112, 3.2.
+// The same of the header field Host (RFC 9112, 3.2).
 std::string host_fault(const http::fields& fields, unsigned version) {
   const std::size_t hosts = fields.count(http::field::host);
   if (hosts > 1) return "there is more than one Host";
@@ -207,18 +207,15 @@ asio::awaitable<bool> ControlSession::read_request(Parser& parser) {
   co_return true;
 }
 
-// Until the buffer has all of the next request's head, or more than it may be. What is wrong with
-// it, if the parser would not see that.
+// Reads until the buffer holds the head of the next request, or more bytes than a head may have.
+// Returns its head_fault().
 asio::awaitable<std::string> ControlSession::read_head(error_code& error) {
-  constexpr std::string_view kEnd = "\r\n\r\n";
-  for (std::size_t seen = 0; !error;) {
+  while (!error) {
     const auto data = buffer_.cdata();
     const std::string_view text(static_cast<const char*>(data.data()), data.size());
-    const std::size_t end = text.find(kEnd, seen < kEnd.size() ? 0 : seen - kEnd.size());
-    const std::string_view head = text.substr(0, end);
-    if (std::string fault = head_fault(head); !fault.empty()) co_return fault;
+    const std::size_t end = text.find("\r\n\r\n");
+    if (std::string fault = head_fault(text.substr(0, end)); !fault.empty()) co_return fault;
     if (end != text.npos || text.size() > host_->limits().header) break;
-    seen = text.size();
     const auto space = buffer_.prepare(kFirstRead);
     buffer_.commit(co_await socket_.async_read_some(space, into(error)));
   }

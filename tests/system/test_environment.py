@@ -161,7 +161,7 @@ def test_a_limit_of_file_size_does_not_end_the_manager(manager):
     one = manager(start=False, prefix=["/bin/sh", "-c", "ulimit -f 64; exec \"$@\"", "sh"])
     log = one.directory / "manager.log"
     one.config["log"] = {"output": str(log)}
-    writes = "import time\nwhile True: print('x' * 500, flush=True); time.sleep(0.001)"
+    writes = "import signal\nfor _ in range(200): print('x' * 500, flush=True)\nsignal.pause()"
     one.config["pools"] = {"web": {"command": ["/usr/bin/python3", "-S", "-c", writes]}}
     one.write().launch()
     eventually(lambda: log.exists() and log.stat().st_size == 64 * 512, what="a file that is full")

@@ -252,6 +252,7 @@ def test_a_reload_binds_a_unix_path_anew_that_was_removed_or_replaced(manager, r
     one, path = unix_pool(manager, example, accept=accept)
     path.unlink()
     assert "was removed or replaced" in one.pool()["last_error"]["message"]
+    assert one.pool()["last_error"]["generation"] is None
     if replaced:
         path.write_text("")
         answer = one.reload()

@@ -93,11 +93,24 @@ TEST_CASE("a program whose interpreter is not there") {
   CHECK(problem("#!/usr/bin/env sh\n").empty());
   CHECK(problem("#!/usr/bin/env -S A=1 sh -e\n").empty());
   CHECK(problem("#!/usr/bin/env -i no-such\n").empty());  // not looked into
+  for (const char* line : {"'a b'", "\"no-such\"", "no\\_such", "${HOME}/x", "PATH=/opt no-such"}) {
+    CAPTURE(line);
+    CHECK(problem(std::string("#!/usr/bin/env -S ") + line + "\n").empty());  // nor these
+  }
   CHECK(problem("#!/usr/bin/env no-such\n") ==
         "names 'no-such' to 'env' in its first line, but 'no-such' is in no folder of PATH (/bin)");
   CHECK(has({problem("#!/usr/bin/env -S A=1 no-such -x\n")}, {"names 'no-such' to 'env'"}));
   CHECK(has({problem("#!/usr/bin/env sh -e\n")}, {"names 'sh -e' to 'env'", "begins with -S"}));
   CHECK(has({problem("#!/usr/bin/env sh\r\n")}, {"'sh\\x0d'", "carriage return"}));
+
+  REQUIRE(chmod(scratch.path().c_str(), 0755) == 0);
+  scratch.write("closed/tool", "", 0755);
+  const std::string closed = scratch.folder("closed", 0700);
+  const std::string script = scratch.write("script", "#!/usr/bin/env tool\n", 0755);
+  CHECK(program_fault(script, Who::manager(), closed).problem.empty());
+  CHECK(has({program_fault(script, stranger(), closed).problem},
+            {"names 'tool' to 'env' in its first line: '" + closed + "/tool', which",
+             "may not come to"}));
 
   const ProgramFault text =
       program_fault(scratch.write("text", "echo\n", 0755), Who::manager(), "/bin");
