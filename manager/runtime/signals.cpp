@@ -1,11 +1,14 @@
 #include "runtime/signals.hpp"
 
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstddef>
+#include <cstdint>
 #include <system_error>
 #include <utility>
 
@@ -29,6 +32,15 @@ int open_signalfd() {
   return fd;
 }
 
+// glibc keeps the kernel's first real-time signal for pthread_cancel(3), which nothing here calls,
+// and hides it from signal(2).
+void ignore_hidden_signal() {
+  constexpr int kCancel = 32;
+  constexpr std::size_t kMaskBytes = 8;
+  static constexpr std::uint64_t kIgnore[8] = {1};  // the kernel's struct: SIG_IGN, no flags
+  ::syscall(SYS_rt_sigaction, kCancel, kIgnore, nullptr, kMaskBytes);
+}
+
 }  // namespace
 
 void block_signals() {
@@ -44,6 +56,7 @@ void block_signals() {
        {SIGPIPE, SIGXFSZ, SIGXCPU, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT}) {
     std::signal(signal, SIG_IGN);
   }
+  ignore_hidden_signal();
 }
 
 Signals::Signals(boost::asio::io_context& context, std::function<void(int)> deliver)
