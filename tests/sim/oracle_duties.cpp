@@ -115,8 +115,8 @@ void Oracle::check_pool(Pool& pool, bool continues) {
   for (const Worker* worker : pool.workers) {
     const bool failed =
         pool.rollout && pool.rollout->back && worker->generation == pool.rollout->to;
-    check(!failed || !worker->active() || worker->ready,
-          "half started, of a generation that failed, and kept: " + name(*worker));
+    if (!failed || !worker->active() || worker->ready) continue;
+    wrong("half started, of a generation that failed, and kept: " + name(*worker));
   }
   judge_scaled_down(pool);
 }
@@ -136,13 +136,15 @@ void Oracle::check_replacements(const Pool& pool) {
         const Slot& slot = pool.slots.at(worker->slot);
         return worker->active() && slot.proven == pool.desired() && slot.sure() && !slot.forgotten;
       });
+  std::map<int, const Worker*> relied_upon;
   for (const Worker* worker : pool.workers) {
     const bool good = worker->serves() && worker->generation == pool.desired() && !worker->recycle;
-    if (!good || !(settled(*worker) || surely_trusted)) continue;
-    for (const Worker* other : pool.workers) {
-      check(other == worker || other->slot != worker->slot || !other->active(),
-            "kept, though its successor is to be relied upon: " + name(*other));
-    }
+    if (good && (surely_trusted || settled(*worker))) relied_upon.emplace(worker->slot, worker);
+  }
+  for (const Worker* other : pool.workers) {
+    const auto successor = relied_upon.find(other->slot);
+    if (successor == relied_upon.end() || successor->second == other || !other->active()) continue;
+    wrong("kept, though its successor is to be relied upon: " + name(*other));
   }
 }
 
