@@ -191,19 +191,11 @@ void Machine::roll_back(Pool& pool, const Failure& failure, WorkerId worker) {
   pool.desired = rollout.from;
   pool.scaled = rollout.scaled_before;
   begin_scaling(pool, held);
-  // What is rolled back to has nothing to prove, but must serve again: see look_at_slots.
-  std::set<int> served;
-  for (const auto& [id, other] : pool.workers) {
-    if (other.ready() && other.generation == rollout.from) served.insert(other.slot);
-  }
   for (auto& [id, other] : pool.workers) {
     const bool useless = other.active() && other.generation == rollout.to && !other.ready();
     if (useless) retire(pool, other, StopCause::kRolledBack);
   }
-  for (auto& [number, slot] : pool.slots) {
-    slot.forget_failures();
-    if (!served.contains(number)) slot.proven = 0;
-  }
+  for (auto& [number, slot] : pool.slots) slot.forget_failures();
 }
 
 // Every slot of the target is in the hands of the desired generation, and nobody else is left. What

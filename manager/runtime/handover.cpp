@@ -138,27 +138,33 @@ bool Handover::hand_pending(HandoverPort& port, std::vector<Candidate>& all,
   return false;
 }
 
+// The listener that had its turn longest ago comes first. One that no worker has capacity for, or
+// that could not be accepted from, keeps its place: else others could take its turn time and again.
 Handover::Step Handover::hand_one(HandoverPort& port, std::vector<Candidate>& all) {
   bool none_has_capacity = false;
   if (hand_pending(port, all, none_has_capacity)) return Step::kHanded;
-  failed_ = false;
-  for (std::size_t i = 0; i < listeners_.size(); ++i) {
-    const std::string& listener = listeners_[next_listener_++ % listeners_.size()];
-    Candidate* const chosen = choose_for_new(all, listener);
-    if (chosen == nullptr) {
-      none_has_capacity = true;
+  auto next = listeners_.begin();
+  for (std::size_t left = listeners_.size(); left > 0; --left) {
+    if (failed_.contains(*next)) {
+      ++next;
       continue;
     }
-    switch (port.accept(listener, chosen->load.worker)) {
-      case HandoverPort::Accepted::kOne:
-        note(*chosen, all);
-        return Step::kHanded;
-      case HandoverPort::Accepted::kFailed:
-        failed_ = true;
-        break;
-      case HandoverPort::Accepted::kNone:
-        break;
+    Candidate* const chosen = choose_for_new(all, *next);
+    if (chosen == nullptr) {
+      none_has_capacity = true;
+      ++next;
+      continue;
     }
+    const HandoverPort::Accepted accepted = port.accept(*next, chosen->load.worker);
+    if (accepted == HandoverPort::Accepted::kFailed) {
+      failed_.insert(*next);
+      ++next;
+      continue;
+    }
+    std::rotate(next, next + 1, listeners_.end());
+    if (accepted == HandoverPort::Accepted::kNone) continue;
+    note(*chosen, all);
+    return Step::kHanded;
   }
   return none_has_capacity ? Step::kNoCapacity : Step::kNothingWaits;
 }
@@ -178,6 +184,7 @@ bool Handover::deliver(HandoverPort& port, const std::vector<Candidate>& all) {
 
 void Handover::hand_over(HandoverPort& port) {
   waits_ = false;
+  failed_.clear();
   std::vector<Candidate> all = candidates(port);
   if (all.empty()) return;  // a worker that becomes ready will serve
   Step step = Step::kHanded;
@@ -185,28 +192,42 @@ void Handover::hand_over(HandoverPort& port) {
     step = hand_one(port, all);
   }
   const bool refused = !deliver(port, all);
-  waits_ = failed_;
+  waits_ = !failed_.empty();
   if (refused || step == Step::kHanded) return port.continue_soon();
-  if (failed_) {  // what waits there would wake the manager at once, again and again
-    port.look_after(limits::kAcceptAgain);
-  } else {
-    for (const std::string& listener : listeners_) {
-      if (choose_for_new(all, listener) != nullptr) port.await_connection(listener);
+  // What waits where accept failed would wake the manager at once, again and again.
+  if (!failed_.empty()) port.look_after(limits::kAcceptAgain);
+  for (const std::string& listener : listeners_) {
+    if (!failed_.contains(listener) && choose_for_new(all, listener) != nullptr) {
+      port.await_connection(listener);
     }
   }
   if (step == Step::kNoCapacity) wait_for_capacity(port, all);
 }
 
-// Connections may wait. Each worker is asked to say when it has capacity. None says that it has
-// taken what was on its way, nor can one that was handed something have known that it was asked:
-// the looks, which go on while anything is on its way, try again.
-void Handover::wait_for_capacity(HandoverPort& port, const std::vector<Candidate>& all) {
+// How many listeners, and pending connections of different listeners, no worker has capacity for.
+std::size_t Handover::blocked(const HandoverPort& port, std::vector<Candidate>& all) {
+  const auto count = static_cast<std::size_t>(std::ranges::count_if(
+      listeners_, [&](const std::string& one) { return choose_for_new(all, one) == nullptr; }));
+  std::set<std::string> pending;
+  for (std::size_t i = 0; i < port.pending(); ++i) pending.insert(port.pending_listener(i));
+  return count + static_cast<std::size_t>(std::ranges::count_if(pending, [&](const auto& one) {
+           return choose_for_pending(all, one) == nullptr;
+         }));
+}
+
+// Connections may wait. Each worker is asked to say when it has capacity. One that got it before it
+// could know that it was asked does not say so: hence the second look. None says that it has taken
+// what was on its way: the looks, which go on while anything is on its way, try again.
+void Handover::wait_for_capacity(HandoverPort& port, std::vector<Candidate>& all) {
   const bool taking = std::ranges::any_of(all, [](const Candidate& one) {
     return !one.stands_still && one.load.untaken + one.handed > 0;
   });
   const bool late = passed_over_ || all.front().stands_still;
   waits_ = waits_ || taking || late;
+  const std::size_t before = blocked(port, all);
   port.await_capacity();
+  std::vector<Candidate> again = candidates(port);
+  if (blocked(port, again) < before) port.continue_soon();
 }
 
 std::vector<core::WorkerId> Handover::look(HandoverPort& port) {

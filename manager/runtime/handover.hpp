@@ -10,7 +10,8 @@
 //
 // If no worker has capacity, connections stay in the kernel's queue. Everything that can bring
 // capacity back has a wake-up of its own:
-//   a connection is closed          the worker says so, because it was asked (`await_capacity`)
+//   a connection is closed          the worker says so, because it was asked (`await_capacity`), or
+//                                   the second look, after it was asked, sees it
 //   what was on its way is taken    the next look sees it
 //   a worker comes or goes          the dispatcher is told, and calls `hand_over`
 #pragma once
@@ -129,18 +130,18 @@ class Handover {
   bool hand_pending(HandoverPort& port, std::vector<Candidate>& all, bool& none_has_capacity);
   void note(Candidate& chosen, const std::vector<Candidate>& all);
   bool deliver(HandoverPort& port, const std::vector<Candidate>& all);
-  void wait_for_capacity(HandoverPort& port, const std::vector<Candidate>& all);
+  std::size_t blocked(const HandoverPort& port, std::vector<Candidate>& all);
+  void wait_for_capacity(HandoverPort& port, std::vector<Candidate>& all);
 
   HandoverPolicy policy_ = HandoverPolicy::kLeastConnections;
-  std::vector<std::string> listeners_;
+  std::vector<std::string> listeners_;  // whose turn is next, first
   std::set<std::string> closing_;
   std::map<core::WorkerId, Pace> paces_;
   std::map<core::WorkerId, Refusal> refusals_;
-  std::uint64_t turn_ = 0;         // whose it is
-  std::size_t next_listener_ = 0;  // which is asked next
-  bool failed_ = false;            // a connection could not be accepted for want of something
-  bool passed_over_ = false;       // a worker stands still, and others were there
-  bool waits_ = false;             // connections may wait for what a look will see
+  std::uint64_t turn_ = 0;        // whose it is
+  std::set<std::string> failed_;  // listeners that could not be accepted from in this call
+  bool passed_over_ = false;      // a worker stands still, and others were there
+  bool waits_ = false;            // connections may wait for what a look will see
   std::minstd_rand random_;
 };
 

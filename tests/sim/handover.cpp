@@ -40,7 +40,7 @@ using namespace std::chrono_literals;
 
 constexpr Duration kPromise = 5ms;
 constexpr int kInVain = 35;  // in 10 ms
-constexpr int kTurns = 32;   // that a listener may be passed over
+constexpr int kTurns = 2;    // that a listener may be passed over: as many as there are others
 
 struct Broken {
   std::string what;
@@ -58,14 +58,18 @@ struct Setting {
   bool sync = false;       // workers that do one thing at a time
   bool deaths = false;     // workers die, drain and come
   bool failures = false;   // accept fails for a while
+  bool one_fails = false;  // of the first listener alone
   double stops = 0;        // how likely a worker takes its time before it takes what it was handed
   double keeps = 0;        // the share of connections that stay open for long
   double first_key = 0;    // the share of connections that come by the first listener, and more
   Duration service = 1ms;  // about how long a connection is open otherwise
-  double races = 0;        // how likely a worker closes a connection between two questions
-  std::size_t inbox = 4;   // batches that a channel holds before it refuses more
-  int burst = 1;           // connections that come at once, at most
-  Duration gap = 1ms;      // between bursts, about
+  bool all_by_one = false;
+  double races = 0;         // how likely a worker closes a connection between two questions
+  double late_closes = 0;   // how likely it does so while it is being asked to say so
+  int most_capacity = 300;  // of most workers
+  std::size_t inbox = 4;    // batches that a channel holds before it refuses more
+  int burst = 1;            // connections that come at once, at most
+  Duration gap = 1ms;       // between bursts, about
 };
 
 class World final : public HandoverPort {
@@ -79,13 +83,31 @@ class World final : public HandoverPort {
     setting_.deaths = random_.chance(0.5);
     setting_.stops = random_.chance(0.5) ? random_.pick(std::vector{0.02, 0.3}) : 0;
     setting_.failures = random_.chance(0.3);
+    setting_.one_fails = random_.chance(0.5);
     setting_.races = random_.pick(std::vector{0.03, 0.15});
+    setting_.late_closes = random_.chance(0.5) ? 0.7 : 0;
     setting_.inbox = static_cast<std::size_t>(random_.between(1, 4));
     setting_.keeps = random_.pick(std::vector{0.1, 0.9, 1.0});
     setting_.first_key = random_.chance(0.3) ? 0.95 : 0;
     setting_.service = random_.spread(20us, 20ms);
     setting_.burst = random_.chance(0.5) ? random_.between(1, 8) : random_.between(100, 6000);
     setting_.gap = random_.between(50us, 20ms);
+    if (random_.chance(0.1)) {  // one worker serves all listeners, and the others help with one
+      setting_.listeners = 3;
+      setting_.all_by_one = setting_.sync = true;
+      setting_.keeps = 0.1;
+      setting_.service = 100us;
+      setting_.burst = 6000;
+      setting_.first_key = 0;
+    }
+    if (random_.chance(0.2)) {  // few connections, few places: what is missed stays missed
+      setting_.stops = 0.3;
+      setting_.late_closes = 0.9;
+      setting_.keeps = 1;
+      setting_.burst = 1;
+      setting_.gap = random_.between(3ms, 20ms);
+      setting_.most_capacity = 3;
+    }
     for (int i = 0; i < setting_.listeners; ++i) keys_.push_back("key" + std::to_string(i));
     if (keys_.size() > 1 && random_.chance(0.3)) closing_.insert(keys_.back());
     handover_.configure(setting_.policy, keys_, closing_);
@@ -136,7 +158,7 @@ class World final : public HandoverPort {
     set_aside(worker, one);
   }
   Accepted accept(const std::string& listener, WorkerId worker) override {
-    if (failing_) return Accepted::kFailed;
+    if (fails(listener)) return Accepted::kFailed;
     std::deque<Connection>& queue = queues_[listener];
     if (queue.empty()) return Accepted::kNone;
     const Connection one = queue.front();
@@ -173,6 +195,8 @@ class World final : public HandoverPort {
   void await_capacity() override {
     for (auto& [id, worker] : workers_) {
       meanwhile();
+      if (!worker.open.empty() && !worker.dead && random_.chance(setting_.late_closes))
+        close_one(id);
       worker.wanted = true;
     }
   }
@@ -259,15 +283,18 @@ class World final : public HandoverPort {
     const WorkerId id{++last_worker_};
     Worker& worker = workers_[id];
     for (const std::string& key : keys_) {
-      if (keys_.size() == 1 || random_.chance(0.8)) worker.listeners.push_back(key);
+      const bool helps = setting_.all_by_one && workers_.size() > 1;
+      const bool has = helps ? key == keys_[1] : setting_.all_by_one || random_.chance(0.8);
+      if (keys_.size() == 1 || has) worker.listeners.push_back(key);
     }
     if (worker.listeners.empty()) worker.listeners.push_back(keys_.front());
     worker.concurrency = setting_.sync ? 1 : random_.chance(0.3) ? 4 : 0;
     worker.capacity =
         setting_.sync ? 1
-        : random_.chance(0.2)
+        : setting_.most_capacity > 3 && random_.chance(0.2)
             ? 100'000
-            : static_cast<std::uint64_t>(random_.spread(Duration{1}, Duration{300}).count());
+            : static_cast<std::uint64_t>(
+                  random_.spread(Duration{1}, Duration{setting_.most_capacity}).count());
     call([this] { handover_.hand_over(*this); });
   }
 
@@ -307,7 +334,7 @@ class World final : public HandoverPort {
   void check_turns(const std::string& listener, WorkerId worker) {
     passed_over_[listener] = 0;
     for (const std::string& other : workers_.at(worker).listeners) {
-      if (other == listener || queues_[other].empty()) continue;
+      if (other == listener || queues_[other].empty() || fails(other)) continue;
       if (++passed_over_[other] > kTurns) throw Broken{other + " does not get its turn"};
     }
   }
@@ -440,6 +467,9 @@ class World final : public HandoverPort {
     worker.open.clear();
     bury(id);
   }
+  [[nodiscard]] bool fails(const std::string& key) const {
+    return failing_ && (!setting_.one_fails || key == keys_.front());
+  }
   void fail() {
     failing_ = !failing_;
     if (!failing_) recovered_ = now_;
@@ -476,7 +506,7 @@ class World final : public HandoverPort {
   void check_promise(Time until) {
     for (const std::string& key : keys_) {
       const bool in_queue =
-          !queues_[key].empty() && !failing_ && now_ - recovered_ >= limits::kAcceptAgain;
+          !queues_[key].empty() && !fails(key) && now_ - recovered_ >= limits::kAcceptAgain;
       const bool is_pending =
           std::ranges::find(pending_, key, &Connection::listener) != pending_.end();
       const bool any = (is_pending || closing_.contains(key)) && !served_by_any(key);

@@ -2,10 +2,11 @@
 
 usage: mutants.py BUILD_INFO [NAME...]
 
-BUILD_INFO is a JSON file written by CMake: the list of mistakes, the folder they are made in, the
-compiler, flags and the libraries to link with. Every mutant is one replacement in one file, made in a copy; only that file is compiled,
-and linked before the library that holds the true one. A mutant that no longer applies, does not
-compile or survives is a failure: either the list or the oracle has fallen behind.
+BUILD_INFO is a JSON file written by CMake: the list of mistakes, the folder they are made in, how
+many events are simulated, the compiler, flags and the libraries to link with. Every mutant is one
+replacement in one file, made in a copy; only that file is compiled, and linked before the library
+that holds the true one. A mutant that no longer applies, does not compile or survives is a failure:
+either the list or the oracle has fallen behind.
 """
 
 import concurrent.futures
@@ -17,7 +18,6 @@ import sys
 import tempfile
 
 
-EVENTS = "2000000"
 SEED = "20231"
 
 
@@ -58,13 +58,13 @@ def run(mutant, info, folder):
     if linked.returncode != 0:
         return fault(name, "does not link: " + linked.stderr[-600:])
     try:
-        played = subprocess.run([path, "--seed", SEED, "--events", EVENTS, "--show", "0"],
+        played = subprocess.run([path, "--seed", SEED, "--events", info["events"], "--show", "0"],
                                 capture_output=True, text=True, check=False, timeout=240)
     except subprocess.TimeoutExpired:
         return name, True, "does not come to an end"
     os.unlink(path)
     if played.returncode == 0:
-        return fault(name, f"survived {EVENTS} events")
+        return fault(name, f"survived {info['events']} events")
     lines = [line for line in played.stdout.splitlines() if line.startswith("broken")]
     return name, True, lines[-1] if lines else f"crashed, status {played.returncode}"
 
@@ -75,7 +75,7 @@ def main(arguments):
     mutants = importlib.import_module(info["list"]).MUTANTS
     wanted = [mutant for mutant in mutants if not arguments[1:] or mutant[0] in arguments[1:]]
     missed = 0
-    healthy = subprocess.run([info["simulator"], "--seed", SEED, "--events", EVENTS], check=False)
+    healthy = subprocess.run([info["simulator"], "--seed", SEED, "--events", info["events"]], check=False)
     if healthy.returncode != 0:
         print("the true source is found faulty: no mutant can be told from it")
         return 1
