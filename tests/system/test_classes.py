@@ -1,7 +1,6 @@
 """Workers built on the SDK, in each of its classes, as a client, the manager and the kernel see
 them."""
 
-import collections
 import os
 import signal
 import threading
@@ -152,11 +151,14 @@ def test_sync_workers_accept_in_turn(manager):
 
     dear = threading.Thread(target=slow)
     dear.start()
-    answers = collections.Counter(one_fetch(address, "/pid") for _ in range(4000))
+    for _ in range(4000):
+        one_fetch(address, "/pid")
     over.set()
     dear.join(60)
-    assert len(answers) == 4
-    assert max(answers.values()) - min(answers.values()) <= 0.15 * 1000, answers
+    # Both kinds: which worker gets the dear ones is chance.
+    served = [worker["requests"] for worker in one.workers()]
+    assert len(served) == 4 and sum(served) > 4000
+    assert max(served) - min(served) <= 0.15 * sum(served) / 4, served
 
 
 def one_fetch(address, path):
