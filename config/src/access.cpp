@@ -119,6 +119,18 @@ std::string socket_problem(const std::string& path, const Who& who) {
 std::string control_socket_problem(const std::string& path) {
   std::string problem = socket_problem(path, Who::manager());
   if (!problem.empty()) return problem;
+  struct stat beside {};
+  const std::string notify = path + ".notify";
+  // An earlier version had a socket there.
+  if (lstat(notify.c_str(), &beside) == 0 && !S_ISDIR(beside.st_mode) &&
+      !S_ISSOCK(beside.st_mode)) {
+    return "there is something else at " + quote(notify) +
+           ", where the folder of the notify sockets is to be; remove it";
+  }
+  const std::string lock = path + ".lock";
+  if (lstat(lock.c_str(), &beside) == 0 && !S_ISREG(beside.st_mode)) {
+    return "there is something else at " + quote(lock) + ", where the lock is to be; remove it";
+  }
   const std::string folder = parent_of(path);
   struct stat status {};
   if (stat(folder.c_str(), &status) != 0)

@@ -11,6 +11,7 @@
 #include "config/src/keys.hpp"
 #include "config/src/loader.hpp"
 #include "config/src/merge.hpp"
+#include "config/src/places.hpp"
 #include "config/src/scalars.hpp"
 #include "config/src/text.hpp"
 #include "config/src/walk.hpp"
@@ -73,7 +74,7 @@ class Loader {
     }
     if (!source->file.empty()) draft.config.file = absolute_path(source->file, host_.folder);
     loaded_.config = std::move(draft.config);
-    read_pools(draft);
+    read_pools(draft, own_paths(reader_, {root.get(), ""}, loaded_.config, control_socket()));
   }
 
   // --- Included files
@@ -211,7 +212,7 @@ class Loader {
   // --- Pools
   // --------------------------------------------------------------------------------------
 
-  void read_pools(const FileDraft& draft) {
+  void read_pools(const FileDraft& draft, OwnPaths own) {
     if (draft.defaults.node != nullptr) {
       PoolDraft nobody;  // so that faults in the defaults are found even if no pool has them
       read_pool_keys(reader_, draft.defaults, nobody);
@@ -230,9 +231,16 @@ class Loader {
       drafts.push_back(read_pool(entry, {trees_.back().get(), at.path, at.path.size()}));
     }
     check_listeners_apart(reader_, drafts);
+    check_paths_apart(reader_, drafts, std::move(own));
     for (PoolDraft& one : drafts) {
       loaded_.config.pools.emplace(one.pool.name, std::move(one.pool));
     }
+  }
+
+  [[nodiscard]] std::string control_socket() const {
+    const std::string& folder = options_.runtime_folder;
+    const std::string usual = folder.empty() ? "" : folder + "/control.sock";
+    return loaded_.config.control.socket.value_or(usual);
   }
 
   bool too_much(const FileDraft& draft) {

@@ -9,11 +9,33 @@
 #include <utility>
 
 #include "config/src/access.hpp"
+#include "config/src/files.hpp"
 #include "config/src/program.hpp"
 #include "config/src/tokens.hpp"
 
 namespace ostler::config {
 namespace {
+
+// What `output` stands for, as far as that is known: not the generation, and the slots only if
+// their number is written down.
+std::set<std::string> output_paths(const Pool& pool) {
+  constexpr int kMost = 64;  // of slots that are looked at
+  const auto* const number = std::get_if<int>(&pool.workers);
+  const int slots = number == nullptr ? 1 : std::min(*number, kMost);
+  std::set<std::string> paths;
+  for (int slot = 0; slot < slots; ++slot) {
+    const auto value = [&](const Token& token) -> std::optional<std::string> {
+      if (token.kind == TokenKind::kPool) return pool.name;
+      if (token.kind == TokenKind::kSlot) return std::to_string(slot);
+      return std::nullopt;
+    };
+    std::string path = replace_tokens(pool.output.path, {}, value);
+    const std::size_t unknown = path.find("{generation}");
+    if (unknown != std::string::npos) path.replace(unknown, std::string::npos, "1");
+    paths.insert(std::move(path));
+  }
+  return paths;
+}
 
 class PlaceCheck {
  public:
@@ -76,33 +98,12 @@ class PlaceCheck {
 
   void check_output() {
     if (pool_.output.mode != OutputMode::kFile || faulty("output")) return;
-    for (const std::string& path : output_paths()) {
+    for (const std::string& path : output_paths(pool_)) {
       const std::string folder = std::filesystem::path(path).parent_path().string();
       if (reader_.is_expected(folder)) continue;
       std::string problem = log_file_problem(path, Who::manager());
       if (!problem.empty()) return fault(at("output"), std::move(problem));
     }
-  }
-
-  // What `output` stands for, as far as that is known: not the generation, and the slots only if
-  // their number is written down.
-  [[nodiscard]] std::set<std::string> output_paths() const {
-    constexpr int kMost = 64;  // of slots that are looked at
-    const auto* const number = std::get_if<int>(&pool_.workers);
-    const int slots = number == nullptr ? 1 : std::min(*number, kMost);
-    std::set<std::string> paths;
-    for (int slot = 0; slot < slots; ++slot) {
-      const auto value = [&](const Token& token) -> std::optional<std::string> {
-        if (token.kind == TokenKind::kPool) return pool_.name;
-        if (token.kind == TokenKind::kSlot) return std::to_string(slot);
-        return std::nullopt;
-      };
-      std::string path = replace_tokens(pool_.output.path, {}, value);
-      const std::size_t unknown = path.find("{generation}");
-      if (unknown != std::string::npos) path.replace(unknown, std::string::npos, "1");
-      paths.insert(std::move(path));
-    }
-    return paths;
   }
 
   void check_sockets() {
@@ -126,6 +127,53 @@ class PlaceCheck {
 
 void check_places(Reader& reader, PoolDraft& draft) {
   PlaceCheck(reader, draft).run();
+}
+
+OwnPaths own_paths(Reader& reader, const At& root, const Config& config,
+                   const std::string& control_socket) {
+  OwnPaths own;
+  const auto add = [&](const std::string& path, const char* what) {
+    own.try_emplace(in_real_folder(path), what);
+  };
+  if (!config.file.empty()) add(config.file, "the configuration");
+  if (!control_socket.empty()) {
+    add(control_socket, "the control socket");
+    add(control_socket + ".lock", "the lock of the control socket");
+    add(control_socket + ".notify", "the folder of the notify sockets");
+  }
+  if (config.log.output != LogOutput::kFile) return own;
+  const auto [other, fresh] = own.try_emplace(in_real_folder(config.log.path), "log.output");
+  if (!fresh) {
+    reader.faults().add(descend(root, "log.output"),
+                        quote(config.log.path) + " is taken by " + other->second);
+  }
+  return own;
+}
+
+void check_paths_apart(Reader& reader, const std::vector<PoolDraft>& drafts, OwnPaths own) {
+  const auto taken = [&](const At& where, const std::string& path) {
+    const auto found = own.find(in_real_folder(path));
+    if (found == own.end()) return false;
+    reader.faults().add(where, quote(path) + " is taken by " + found->second);
+    return true;
+  };
+  OwnPaths sockets;
+  for (const PoolDraft& draft : drafts) {
+    for (std::size_t i = 0; i < draft.pool.listen.size(); ++i) {
+      const Address& address = draft.pool.listen[i].address;
+      if (address.kind != AddressKind::kUnixPath || taken(draft.listeners[i], address.path))
+        continue;
+      sockets.try_emplace(in_real_folder(address.path),
+                          "a socket of pool " + quote(draft.pool.name));
+    }
+  }
+  own.merge(sockets);
+  for (const PoolDraft& draft : drafts) {
+    if (draft.pool.output.mode != OutputMode::kFile) continue;
+    for (const std::string& path : output_paths(draft.pool)) {
+      if (taken(descend(draft.at, "output"), path)) break;
+    }
+  }
 }
 
 }  // namespace ostler::config

@@ -223,6 +223,45 @@ TEST_CASE("unix listeners that cannot be bound") {
   CHECK(stable.load(control + pool, options).faults.size() == 1);
 }
 
+TEST_CASE("one path for two things") {
+  const Stable stable;
+  const auto& scratch = stable.scratch;
+  scratch.folder("log");
+  std::filesystem::create_directory_symlink(scratch / "log", scratch / "also");
+  const std::string control = "control: {socket: " + scratch / "log/c.sock" + "}\n";
+  const auto faults = [&](const std::string& keys, const std::string& log = "") {
+    return texts(stable.load(control + log + "pools: {app: {command: app, " + keys + "}}").faults);
+  };
+  const auto listen = [&](const std::string& path) {
+    return faults("listen: ['unix://" + scratch / path + "']");
+  };
+  const auto output = [&](const std::string& path) { return faults("output: " + scratch / path); };
+  CHECK(listen("log/a.sock").empty());
+  CHECK(has(listen("log/c.sock"), {"pools.app.listen[0]: '", "is taken by the control socket"}));
+  CHECK(has(listen("also/c.sock"), {"is taken by the control socket"}));
+  CHECK(has(listen("log/c.sock.lock"), {"is taken by the lock of the control socket"}));
+  CHECK(has(listen("log/c.sock.notify"), {"is taken by the folder of the notify sockets"}));
+  CHECK(output("log/c.log").empty());
+  CHECK(has(output("log/c.sock"), {"pools.app.output: '", "is taken by the control socket"}));
+  const std::string log = "log: {output: " + scratch / "log/m.log" + "}\n";
+  CHECK(has(faults("output: " + scratch / "also/m.log", log), {"is taken by log.output"}));
+  CHECK(has(faults("output: " + scratch / "log/a.sock" + ", listen: ['unix://" +
+                   scratch / "log/a.sock" + "']"),
+            {"is taken by a socket of pool 'app'"}));
+  CHECK(has(faults("workers: 1", "log: {output: " + scratch / "log/c.sock" + "}\n"),
+            {"log.output: '", "is taken by the control socket"}));
+}
+
+TEST_CASE("something else where the control socket has its lock or its folder") {
+  const Stable stable;
+  const auto& scratch = stable.scratch;
+  const std::string text = "control: {socket: " + scratch / "c.sock" + "}\npools: {}\n";
+  CHECK(stable.load(text).faults.empty());
+  scratch.write("c.sock.notify", "");
+  CHECK(has(texts(stable.load(text).faults), {"control.socket: there is something else at '",
+                                              "notify sockets is to be; remove it"}));
+}
+
 TEST_CASE("logs and control sockets that cannot be opened, unless they are open already") {
   const Stable stable;
   const auto& scratch = stable.scratch;
