@@ -157,7 +157,7 @@ Json json_of(const StatusView& status) {
 
 Json json_of(const PoolResult& pool) {
   Json json = {{"outcome", pool.outcome},
-               {"generation", pool.generation},
+               {"generation", known(pool.generation)},
                {"replaced", pool.replaced},
                {"took", seconds(pool.took)},
                {"cut", known(pool.cut)}};

@@ -116,8 +116,8 @@ struct StatusView {
 // POST …/reload, …/restart
 
 struct PoolResult {
-  std::string outcome;  // reloaded, rolled_back, …
-  std::uint64_t generation = 0;
+  std::string outcome;                      // reloaded, rolled_back, …
+  std::optional<std::uint64_t> generation;  // none: a new pool that was taken out again
   int replaced = 0;
   double took = 0;                   // seconds
   std::optional<std::uint64_t> cut;  // requests ended by timeouts.stop

@@ -259,6 +259,7 @@ enum class NoteKind {
   kPoolScaled,      // value: the new target; decision
   kPoolReady,       // reached its target for the first time, or again
   kPoolRemoved,
+  kPoolKept,  // the file has it no more, but a pool that got one of its listeners was rolled back
   kManagerReady,  // every pool has reached its target once
   kManagerStopping,
   kClockJumped,  // value: milliseconds the manager stood still
@@ -273,7 +274,9 @@ enum class Outcome {
   kNotFound,
   kStopping,  // the manager stops; what was asked is not done (any more)
   kBusy,      // too many requests wait
-  kRemoved,   // of one pool in a reload: the file has it no more
+  // Of one pool in a reload, both: the file has it no more.
+  kRemoved,
+  kKept,  // a pool that got one of its listeners was rolled back
 };
 
 // Something worth telling: becomes a log line and an event for those who follow.
@@ -300,7 +303,7 @@ struct Note {
 struct PoolOutcome {
   std::string pool;
   Outcome outcome = Outcome::kReloaded;
-  Generation generation = 0;  // the one in force now
+  Generation generation = 0;  // the one in force now; 0: none, a new pool that failed
   int replaced = 0;           // workers replaced, those replaced back included
   Duration took{};
   int cut_off = 0;  // workers that had to be killed because their drain took too long

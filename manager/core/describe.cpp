@@ -344,6 +344,8 @@ const char* word(Outcome outcome) {
       return "not_found";
     case Outcome::kRemoved:
       return "removed";
+    case Outcome::kKept:
+      return "kept";
     case Outcome::kStopping:
       return "stopping";
     case Outcome::kBusy:

@@ -178,6 +178,9 @@ class Machine {
   bool rollout_finished(const Pool& pool) const;
   void finish_rollout(Pool& pool, Outcome outcome);
   void remove_pool(Pool& pool);
+  void keep_for_heirs(Pool& pool);
+  void inherited(PoolId heir, bool holds);
+  void keep_pool(const Pool& pool);
 
   // Small steps, used by all.
   void spawn(Pool& pool, int slot, Generation generation);

@@ -41,6 +41,9 @@ struct Reload {
   std::vector<Failure> faults;
   bool committed = false;    // the pools are rolling
   std::set<PoolId> waiting;  // pools whose outcome is not known yet
+  // Pools that the file no longer has, each with those that got one of its listeners and whose
+  // outcome is not known: until then it serves, and it stays if one of them is rolled back.
+  std::map<PoolId, std::set<PoolId>> heirs;
   std::vector<PoolOutcome> outcomes;
   Time started{};
   // Whether the file decides about this pool.
@@ -51,7 +54,8 @@ struct Reload {
   bool operator==(const Reload&) const = default;
   template <class Archive>
   void fields(Archive& a) {
-    a(askers)(first)(reading)(plan)(opening)(opened)(faults)(committed)(waiting)(outcomes)(started);
+    a(askers)(first)(
+        reading)(plan)(opening)(opened)(faults)(committed)(waiting)(heirs)(outcomes)(started);
   }
 };
 

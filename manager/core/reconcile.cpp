@@ -432,10 +432,12 @@ void Machine::tell_removed(Pool& pool) {
   outcome.took = now_ - state_.reload->started;
   if (pool.rollout) {  // a new pool that failed
     outcome.outcome = Outcome::kRolledBack;
+    outcome.generation = 0;
     outcome.reason = pool.rollout->reason;
     outcome.failed = pool.rollout->failed;
     outcome.cut_off = pool.rollout->cut_off;
     pool.rollout.reset();
+    inherited(pool.id, false);
   }
   state_.reload->outcomes.push_back(std::move(outcome));
 }

@@ -174,7 +174,9 @@ void Machine::answer_reload() {
     answer.outcome = Outcome::kReloaded;
     for (const PoolOutcome& outcome : reload.outcomes) {
       if (!asker.names(outcome.pool)) continue;
-      if (outcome.outcome == Outcome::kRolledBack) answer.outcome = Outcome::kRolledBack;
+      const bool failed =
+          outcome.outcome == Outcome::kRolledBack || outcome.outcome == Outcome::kKept;
+      if (failed) answer.outcome = Outcome::kRolledBack;
       answer.pools.push_back(outcome);
     }
     act(std::move(answer));

@@ -87,12 +87,11 @@ void Machine::commit() {
   reload.committed = true;
   const Plan plan = std::move(reload.plan);
   reload.plan = {};
-  for (auto& entry : state_.pools) {
-    Pool& pool = entry.second;
-    const bool in_scope = reload.reloads(pool.name);
+  std::vector<PoolId> leaving;
+  for (const auto& [id, pool] : state_.pools) {
     const bool stays = std::ranges::any_of(
-        plan.pools, [&](const PoolPlan& wanted) { return wanted.name == pool.name; });
-    if (!pool.removed && in_scope && !stays) remove_pool(pool);
+        plan.pools, [&, &name = pool.name](const PoolPlan& one) { return one.name == name; });
+    if (!pool.removed && reload.reloads(pool.name) && !stays) leaving.push_back(id);
   }
   for (const PoolPlan& wanted : plan.pools) {
     const auto found = std::ranges::find_if(state_.pools, [&](const auto& entry) {
@@ -104,9 +103,7 @@ void Machine::commit() {
       begin_rollout(found->second, wanted, !reload.reloads(wanted.name));
     }
   }
-  for (auto& [id, pool] : state_.pools) {
-    if (pool.removed) begin_closing(pool);  // but for the listeners that others have now
-  }
+  for (const PoolId id : leaving) keep_for_heirs(state_.pools.at(id));
   state_.listeners_touched = true;
   state_.configured = true;
   if (!reload.first) return;
@@ -133,10 +130,53 @@ void Machine::add_pool(const PoolPlan& plan, bool first) {
 
 void Machine::remove_pool(Pool& pool) {
   pool.removed = true;
-  pool.rollout.reset();
   state_.reload->waiting.insert(pool.id);
   state_.listeners_touched = true;
+  begin_closing(pool);  // but for the listeners that others have now
   touch(pool);
+}
+
+// The file no longer has it. If others get its listeners, it serves until they are known to hold.
+void Machine::keep_for_heirs(Pool& pool) {
+  std::set<std::string> listeners;
+  for (const Generation generation : generations_in_use(pool)) {
+    const PoolPlan& plan = pool.generations.at(generation);
+    listeners.insert(plan.listeners.begin(), plan.listeners.end());
+  }
+  std::set<PoolId> heirs;
+  for (const auto& [id, other] : state_.pools) {
+    const bool gets =
+        other.rolling() && std::ranges::any_of(other.plan().listeners,
+                                               [&](auto& key) { return listeners.contains(key); });
+    if (gets) heirs.insert(id);
+  }
+  if (heirs.empty()) return remove_pool(pool);
+  state_.reload->waiting.insert(pool.id);
+  state_.reload->heirs.emplace(pool.id, std::move(heirs));
+}
+
+// What became of a pool that got listeners of one that is to go.
+void Machine::inherited(PoolId heir, bool holds) {
+  std::set<PoolId> decided;
+  for (auto& [id, heirs] : state_.reload->heirs) {
+    if (heirs.erase(heir) > 0 && (!holds || heirs.empty())) decided.insert(id);
+  }
+  for (const PoolId id : decided) {
+    state_.reload->heirs.erase(id);
+    Pool& pool = state_.pools.at(id);
+    holds ? remove_pool(pool) : keep_pool(pool);
+  }
+}
+
+void Machine::keep_pool(const Pool& pool) {
+  note(pool, NoteKind::kPoolKept);
+  state_.reload->waiting.erase(pool.id);
+  PoolOutcome outcome;
+  outcome.pool = pool.name;
+  outcome.outcome = Outcome::kKept;
+  outcome.generation = pool.desired;
+  outcome.took = now_ - state_.reload->started;
+  state_.reload->outcomes.push_back(std::move(outcome));
 }
 
 void Machine::begin_rollout(Pool& pool, const PoolPlan& plan, bool restart) {
@@ -239,6 +279,7 @@ void Machine::finish_rollout(Pool& pool, Outcome outcome) {
   result.reason = rollout.reason;
   result.failed = rollout.failed;
   state_.reload->outcomes.push_back(std::move(result));
+  inherited(pool.id, outcome == Outcome::kReloaded);
 }
 
 }  // namespace ostler::core

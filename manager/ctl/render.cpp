@@ -203,7 +203,14 @@ std::string pool_outcome(const std::string& name, const Json& pool, std::string_
   std::replace(words.begin(), words.end(), '_', ' ');
   std::string result = name + ": " + or_dash(words);
   if (outcome == "removed") return result + " in " + took + ": it is no longer in the file";
-  if (outcome == "rolled_back") result += " to generation " + generation + " after " + took;
+  if (outcome == "kept")
+    return result + " at generation " + generation +
+           ": it is no longer in the file, but a pool that got one of its listeners was rolled "
+           "back";
+  if (outcome == "rolled_back" && member(pool, "generation").is_null())
+    result += " after " + took + ", and taken out again";
+  else if (outcome == "rolled_back")
+    result += " to generation " + generation + " after " + took;
   const std::string reason = text_of(pool, "reason");
   return reason.empty() ? result : result + ": " + reason;
 }

@@ -211,7 +211,7 @@ bool Dispatcher::accepts(const std::string& key) const {
 
 void Dispatcher::rung(const std::string& key) {
   for (const auto& [id, port] : pools_) {
-    if (std::ranges::count(port->pool().keys, key) > 0) return port->hand_over();
+    if (std::ranges::count(port->pool().keys, key) > 0) port->hand_over();
   }
 }
 

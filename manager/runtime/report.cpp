@@ -42,6 +42,8 @@ const char* event_name(core::NoteKind kind) {
       return "pool.ready";
     case core::NoteKind::kPoolRemoved:
       return "pool.removed";
+    case core::NoteKind::kPoolKept:
+      return "pool.kept";
     case core::NoteKind::kManagerReady:
       return "manager.ready";
     case core::NoteKind::kManagerStopping:
@@ -234,6 +236,7 @@ control::EventView Runtime::event_of(const core::Note& note) const {
     case core::NoteKind::kReloadStarted:
     case core::NoteKind::kReloadFailing:
     case core::NoteKind::kPoolRemoved:
+    case core::NoteKind::kPoolKept:
     case core::NoteKind::kManagerReady:
       break;
     case core::NoteKind::kManagerStopping:
@@ -310,6 +313,11 @@ void Runtime::log_note(const core::Note& note, const control::EventView& event) 
                        note.value);
     case core::NoteKind::kPoolRemoved:
       return log_event(spdlog::level::info, event, "{} removed", note.pool);
+    case core::NoteKind::kPoolKept:
+      return log_event(spdlog::level::warn, event,
+                       "{} is kept, though the file has it no more: a pool that got one of its "
+                       "listeners was rolled back",
+                       note.pool);
     case core::NoteKind::kManagerReady:
       return log_event(spdlog::level::info, event, "ready");
     case core::NoteKind::kManagerStopping:
@@ -341,6 +349,7 @@ void Runtime::log_finished(const core::Note& note, const control::EventView& eve
       return;
     case core::Outcome::kDone:
     case core::Outcome::kRemoved:
+    case core::Outcome::kKept:
     case core::Outcome::kRolledBack:
     case core::Outcome::kFailed:
     case core::Outcome::kNotFound:

@@ -31,6 +31,7 @@ std::optional<control::Response> refusal(const core::Reply& reply, const std::st
     case core::Outcome::kDone:
     case core::Outcome::kReloaded:
     case core::Outcome::kRemoved:
+    case core::Outcome::kKept:
     case core::Outcome::kRolledBack:
     case core::Outcome::kRejected:
     case core::Outcome::kFailed:
@@ -285,7 +286,7 @@ control::ReloadResult Runtime::reload_result(const core::Reply& reply) const {
   for (const core::PoolOutcome& pool : reply.pools) {
     control::PoolResult& view = result.pools[pool.pool];
     view.outcome = core::word(pool.outcome);
-    view.generation = pool.generation;
+    if (pool.generation != 0) view.generation = pool.generation;
     view.replaced = pool.replaced;
     view.took = std::chrono::duration<double>(pool.took).count();
     const auto cut = cut_.find(pool.pool);  // nobody who served was told to go: nothing was cut

@@ -559,6 +559,9 @@ void Player::tell(const Note& note) {
     case NoteKind::kPoolRemoved:
       lines_.push_back(who + " is removed");
       break;
+    case NoteKind::kPoolKept:
+      lines_.push_back(who + " is kept");
+      break;
     case NoteKind::kManagerReady:
       lines_.emplace_back("the manager is ready");
       break;

@@ -416,11 +416,10 @@ MUTANTS = [
      "    state_.listeners.erase(key);\n    act(CloseListener{key});",
      "    state_.listeners.erase(key);"),
     ("removed-pool-stays", "rollout.cpp",
-     "if (!pool.removed && in_scope && !stays) remove_pool(pool);", ""),
-    ("one-pool-reload-removes-others", "rollout.cpp", "if (!pool.removed && in_scope && !stays)",
-     "if (!pool.removed && !stays)"),
+     "  for (const PoolId id : leaving) keep_for_heirs(state_.pools.at(id));\n", ""),
+    ("one-pool-reload-removes-others", "rollout.cpp", "if (!pool.removed && reload.reloads(pool.name) && !stays)", "if (!pool.removed && !stays)"),
     ("removed-with-the-door-open", "rollout.cpp",
-     "    if (pool.removed) begin_closing(pool);", "    if (false) begin_closing(pool);"),
+     "  begin_closing(pool);  // but for the listeners that others have now\n", ""),
     ("no-hurry-in-rollback", "rollout.cpp", "    pool.removed = true;\n    begin_closing(pool);\n",
      "    pool.removed = true;\n"),
     ("generation-used-twice", "rollout.cpp", "rollout.to = ++pool.last_generation;",
@@ -479,12 +478,17 @@ MUTANTS = [
      "    const Asker next = state_.waiting.front();\n"
      "    state_.waiting.erase(state_.waiting.begin());\n    begin_reload({next});\n"),
     ("others-pools-told", "reload.cpp", "      if (!asker.names(outcome.pool)) continue;\n", ""),
-    ("outcome-of-others", "reload.cpp", "      if (!asker.names(outcome.pool)) continue;\n"
-     "      if (outcome.outcome == Outcome::kRolledBack) answer.outcome = Outcome::kRolledBack;\n",
-     "      if (outcome.outcome == Outcome::kRolledBack) answer.outcome = Outcome::kRolledBack;\n"
+    ("outcome-of-others", "reload.cpp", "      if (!asker.names(outcome.pool)) continue;\n", ""),
+    ("failure-of-others", "reload.cpp",
+     "      if (!asker.names(outcome.pool)) continue;\n      const bool failed =\n"
+     "          outcome.outcome == Outcome::kRolledBack || outcome.outcome == Outcome::kKept;\n"
+     "      if (failed) answer.outcome = Outcome::kRolledBack;\n",
+     "      const bool failed =\n"
+     "          outcome.outcome == Outcome::kRolledBack || outcome.outcome == Outcome::kKept;\n"
+     "      if (failed) answer.outcome = Outcome::kRolledBack;\n"
      "      if (!asker.names(outcome.pool)) continue;\n"),
-    ("rolled-back-called-reloaded", "reload.cpp",
-     "if (outcome.outcome == Outcome::kRolledBack) answer", "if (outcome.outcome == Outcome::kFailed) answer"),
+    ("rolled-back-called-reloaded", "reload.cpp", "outcome.outcome == Outcome::kRolledBack ||",
+     "outcome.outcome == Outcome::kFailed ||"),
     ("queued-unanswered-at-stop", "reload.cpp",
      "    reply(asker.op, Outcome::kStopping);\n  }\n}", "  }\n}"),
     ("running-unanswered-at-stop", "reload.cpp",
@@ -580,4 +584,17 @@ MUTANTS = [
     ("surge-share-of-all", "pool.cpp", "(target * count + 99) / 100",
      "(target * count + 199) / 100"),
     ("scale-ignored", "pool.cpp", "  if (scaled) return *scaled;\n", ""),
+    ("removed-before-its-heirs-hold", "rollout.cpp",
+     "  if (heirs.empty()) return remove_pool(pool);\n", "  return remove_pool(pool);\n"),
+    ("removed-though-an-heir-failed", "rollout.cpp",
+     "    holds ? remove_pool(pool) : keep_pool(pool);\n", "    remove_pool(pool);\n"),
+    ("kept-though-its-heirs-hold", "rollout.cpp",
+     "    holds ? remove_pool(pool) : keep_pool(pool);\n", "    keep_pool(pool);\n"),
+    ("one-heir-is-enough", "rollout.cpp", "(!holds || heirs.empty())", "(!holds || true)"),
+    ("waits-for-any-pool", "rollout.cpp", "    if (gets) heirs.insert(id);\n",
+     "    if (other.rolling()) heirs.insert(id);\n"),
+    ("new-heir-forgotten", "reconcile.cpp", "    inherited(pool.id, false);\n", ""),
+    ("kept-counts-as-reloaded", "reload.cpp",
+     "outcome.outcome == Outcome::kRolledBack || outcome.outcome == Outcome::kKept;",
+     "outcome.outcome == Outcome::kRolledBack;"),
 ]

@@ -190,6 +190,7 @@ class Oracle {
     PoolId id;  // none until the first Spawn
     std::string name;
     bool removed = false;
+    bool owes_kept = false;  // to be told
     std::optional<Closing> closing;
     std::set<std::string> owes_turning_away;  // from these listeners
     std::map<Generation, PoolPlan> plans;
@@ -232,6 +233,8 @@ class Oracle {
     std::set<std::string> opening;
     bool failing = false;
     std::set<const Pool*> waiting;
+    // Pools that the file has no more, and the names of those that got their listeners.
+    std::map<Pool*, std::set<std::string>> heirs;
     std::map<std::string, std::vector<Finished>> finished;
     // Whether the file decides about a pool; whether anybody named it at all.
     [[nodiscard]] bool reloads(const std::string& pool) const;
@@ -378,6 +381,10 @@ class Oracle {
   void listener_answered(const std::string& key);
   void commit();
   void remove(Pool& pool);
+  void leave(Pool& pool, const core::Plan& plan);
+  void inherited(const std::string& heir, bool holds);
+  void pool_kept(const std::string& name);
+  void notice_removed();
   void roll(Pool& pool, const PoolPlan& plan);
   void abandon();
   void reload_started();

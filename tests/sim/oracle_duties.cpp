@@ -26,6 +26,7 @@ void Oracle::end(std::optional<Time> promised) {
   for (const auto& pool : pools_) {
     settle_closing(*pool);
     check(pool->owes_turning_away.empty(), "nobody is turned away from " + pool->name);
+    check(!pool->owes_kept, "nobody is told that it is kept: " + pool->name);
   }
   const bool continues = promised && *promised <= now_;  // the rest comes in the next step
   for (auto& [id, worker] : workers_) {

@@ -177,13 +177,17 @@ bool Oracle::takes_from_another(const Reload& reload) const {
   });
 }
 
-// One that nobody waits for has no answer that tells its end.
-void Oracle::forget_finished_reload() {
-  if (!reload_ || !(reload_->announced || reload_->first)) return;
+void Oracle::notice_removed() {
   for (const auto& pool : pools_) {
     const bool gone = std::ranges::all_of(pool->workers, [](const Worker* w) { return w->stuck; });
     if (pool->removed && gone) no_longer_awaited(*pool);
   }
+}
+
+// One that nobody waits for has no answer that tells its end.
+void Oracle::forget_finished_reload() {
+  if (!reload_ || !(reload_->announced || reload_->first)) return;
+  notice_removed();
   const bool over = reload_->committed && reload_->waiting.empty();
   if (over && !reload_->owes_answers()) reload_.reset();
 }
@@ -215,10 +219,11 @@ void Oracle::commit() {
   reload.committed = true;
   const Plan plan = std::move(reload.plan);
   reload.plan = {};
+  std::vector<Pool*> leaving;
   for (const auto& pool : pools_) {
     const bool stays = std::ranges::any_of(
         plan.pools, [&](const PoolPlan& wanted) { return wanted.name == pool->name; });
-    if (!pool->removed && reload.reloads(pool->name) && !stays) remove(*pool);
+    if (!pool->removed && reload.reloads(pool->name) && !stays) leaving.push_back(pool.get());
   }
   for (const PoolPlan& wanted : plan.pools) {
     Pool* pool = find_pool(wanted.name);
@@ -229,9 +234,7 @@ void Oracle::commit() {
     }
     roll(*pool, wanted);
   }
-  for (const auto& pool : pools_) {
-    if (pool->removed) begin_closing(*pool);
-  }
+  for (Pool* pool : leaving) leave(*pool, plan);
   configured_ = true;
   if (!reload.first) return;
   for (const Asker& asker : reload.askers) expect(asker.op, Outcome::kDone);
@@ -239,9 +242,48 @@ void Oracle::commit() {
 }
 
 void Oracle::remove(Pool& pool) {
+  judge_scaled_down(pool);
   pool.removed = true;
-  pool.rollout.reset();
   reload_->waiting.insert(&pool);
+  begin_closing(pool);
+}
+
+// It serves until all are known to hold that have a listener of its now.
+void Oracle::leave(Pool& pool, const Plan& plan) {
+  const std::set<std::string> own = listeners_of(pool);
+  std::set<std::string> heirs;
+  for (const PoolPlan& other : plan.pools) {
+    for (const std::string& key : other.listeners) {
+      if (own.contains(key)) heirs.insert(other.name);
+    }
+  }
+  if (heirs.empty()) return remove(pool);
+  reload_->waiting.insert(&pool);
+  reload_->heirs.emplace(&pool, std::move(heirs));
+}
+
+void Oracle::inherited(const std::string& heir, bool holds) {
+  std::vector<Pool*> decided;
+  for (auto& [pool, heirs] : reload_->heirs) {
+    if (heirs.erase(heir) > 0 && (!holds || heirs.empty())) decided.push_back(pool);
+  }
+  for (Pool* pool : decided) {
+    reload_->heirs.erase(pool);
+    if (holds) {
+      remove(*pool);
+    } else {
+      pool->owes_kept = true;
+      reload_->waiting.erase(pool);
+      reload_->finished[pool->name].push_back({Outcome::kKept, pool->current, 0, 0, false});
+    }
+  }
+}
+
+void Oracle::pool_kept(const std::string& name) {
+  notice_removed();
+  Pool* pool = find_pool(name);
+  check(pool != nullptr && pool->owes_kept, "called kept, and is not: " + name);
+  if (pool != nullptr) pool->owes_kept = false;
 }
 
 void Oracle::roll(Pool& pool, const PoolPlan& plan) {
@@ -350,6 +392,7 @@ void Oracle::pool_finished(const Note& note) {
       {note.outcome, pool->current, rollout.replaced, rollout.cut_off, true});
   pool->rollout.reset();
   unsettle_slots(*pool);
+  inherited(pool->name, note.outcome == Outcome::kReloaded);
 }
 
 // Every slot has been served by the old generation since, or it cannot be had back.
@@ -402,6 +445,7 @@ void Oracle::no_longer_awaited(const Pool& pool) {
   const bool failed = pool.rollout.has_value();
   reload_->finished[pool.name].push_back(
       {failed ? Outcome::kRolledBack : Outcome::kRemoved, pool.last, 0, 0, false});
+  if (failed) inherited(pool.name, false);
 }
 
 // --- Claims
@@ -442,6 +486,8 @@ void Oracle::act(const Note& note) {
       return pool_finished(note);
     case NoteKind::kPoolRemoved:
       return pool_removed(note.pool);
+    case NoteKind::kPoolKept:
+      return pool_kept(note.pool);
     case NoteKind::kManagerStopping:
       if (stopping_) return;
       stopping_ = true;
@@ -516,7 +562,8 @@ void Oracle::check_told_outcomes(const Asker& asker, const Reply& reply) {
   for (const auto& [name, list] : reload_->finished) {
     if (!asker.names(name)) continue;
     for (const Finished& finished : list) {
-      failed = failed || finished.outcome == Outcome::kRolledBack;
+      failed =
+          failed || finished.outcome == Outcome::kRolledBack || finished.outcome == Outcome::kKept;
       ++count;
       const auto says_so = [&, &pool = name](const PoolOutcome& outcome) {
         return outcome.pool == pool && outcome.outcome == finished.outcome &&

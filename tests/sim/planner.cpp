@@ -130,7 +130,7 @@ void Planner::edit() {
   if (pools_.empty() || random_.chance(0.25)) return add_pool();
   const std::size_t index = static_cast<std::size_t>(random_.below(pools_.size()));
   PoolPlan& pool = pools_[index];
-  switch (random_.between(0, 5)) {
+  switch (random_.between(0, 6)) {
     case 0:
       return set_workers(pool);
     case 1:
@@ -145,6 +145,12 @@ void Planner::edit() {
       if (pool.listeners.empty() || &other == &pool) return;
       other.listeners.push_back(pool.listeners.back());
       pool.listeners.pop_back();
+      return;
+    }
+    case 5: {  // another name
+      const std::string& name = random_.pick(kNames);
+      const auto has_name = [&](const PoolPlan& one) { return one.name == name; };
+      if (std::ranges::none_of(pools_, has_name)) pool.name = name;
       return;
     }
     default:

@@ -42,6 +42,8 @@ const char* word_of(NoteKind kind) {
       return "pool ready";
     case NoteKind::kPoolRemoved:
       return "pool removed";
+    case NoteKind::kPoolKept:
+      return "pool kept";
     case NoteKind::kManagerReady:
       return "manager ready";
     case NoteKind::kManagerStopping:

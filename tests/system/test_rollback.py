@@ -270,3 +270,31 @@ def test_a_reload_that_fails_again_while_rolling_back_still_ends(manager):
         link.symlink_to(program("ostler-example-http"))
         eventually(lambda: {worker["generation"] for worker in one.workers()} == {1})
         one.settle()
+
+
+@pytest.mark.parametrize("accept", ["shared", "reuseport", "dispatch"])
+def test_a_pool_that_is_renamed_stays_until_the_new_one_holds(manager, load, accept):
+    address = f"tcp://127.0.0.1:{free_port()}"
+    worker = example(workers=2, listen=[address], accept=accept)
+    one = manager({"old": worker, "other": example(workers=1)})
+    clients = load(one.address(pool="old"), clients=4, pause=0.001)
+    before = one.pids("old")
+
+    one.config["pools"]["new"] = {**one.config["pools"].pop("old"), **scripted("--exit-code", 3)}
+    one.config["pools"]["new"].update(listen=[address])
+    one.write()
+    with one.events() as events:
+        done = one.ctl("reload")
+        events.wait("pool.kept", pool="old")
+    assert done.returncode == 1
+    assert "old: kept at generation 1: it is no longer in the file, but" in done.stderr
+    assert "new: rolled back after" in done.stderr and "taken out again: exited with" in done.stderr
+    assert one.pids("old") == before and "new" not in one.status()["pools"]
+
+    one.config["pools"]["new"] = worker
+    one.write()
+    answer = one.reload()
+    assert answer.status == 200 and answer["pools"]["old"]["outcome"] == "removed"
+    assert "old" not in one.status()["pools"] and len(one.pids("new")) == 2
+    tally = clients.stop()
+    assert tally["lost"] == 0 and tally["ok"] > 10, tally
