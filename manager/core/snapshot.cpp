@@ -5,7 +5,7 @@
 namespace ostler::core {
 namespace {
 
-constexpr int kVersion = 4;
+constexpr int kVersion = 5;
 
 template <class T>
 std::string written(const T& value) {
