@@ -39,6 +39,9 @@ class PoolCheck {
     check_tokens();
     check_restart();
     check_account();
+    if (at("sandbox.no_new_privileges").node == nullptr) {
+      pool_.no_new_privileges = pool_.user.has_value();
+    }
     check_output();
     for (std::size_t i = 0; i < pool_.listen.size(); ++i) check_listener(i);
     check_fastcgi();

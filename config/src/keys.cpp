@@ -471,6 +471,16 @@ std::span<const Key<PoolDraft>> pool_keys() {
           {"leave_behind", "false",
            "whether descendants that left the worker's session may outlive it"},
           [](Reader& r, const At& at, PoolDraft& out) { r.boolean(at, out.pool.leave_behind); }},
+      Key<PoolDraft>{{"sandbox.no_new_privileges", "",
+                      "no program raises a worker's privileges (default: true with a user)"},
+                     [](Reader& r, const At& at, PoolDraft& out) {
+                       r.boolean(at, out.pool.no_new_privileges);
+                     }},
+      Key<PoolDraft>{
+          {"sandbox.capabilities", "", "the capabilities that workers keep", Stage::kLater}},
+      Key<PoolDraft>{{"sandbox.read_only", "", "folders nobody may write", Stage::kLater}},
+      Key<PoolDraft>{{"sandbox.private_tmp", "", "a /tmp of the workers' own", Stage::kLater}},
+      Key<PoolDraft>{{"sandbox.system_calls", "", "the system calls allowed", Stage::kLater}},
       Key<PoolDraft>{{"replace.surge", "1",
                       "how many workers above the target, or 50%, while "
                       "workers are replaced; 0: stop first, then start"},
@@ -567,7 +577,6 @@ std::span<const Key<PoolDraft>> pool_keys() {
       Key<PoolDraft>{{"warmup", "[]", "a request that a worker answers before it is ready (SDK)"},
                      read_warmup},
       Key<PoolDraft>{{"limits", "", "resource limits", Stage::kLater}},
-      Key<PoolDraft>{{"sandbox", "", "what a worker may never do", Stage::kLater}},
       Key<PoolDraft>{{"output", "forward",
                       "the workers' stdout and stderr: forward, inherit, null "
                       "or a path"},

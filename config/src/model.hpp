@@ -206,6 +206,7 @@ struct Pool {
   Timeouts timeouts;
   int stop_signal = 15;  // SIGTERM
   bool leave_behind = false;
+  bool no_new_privileges = false;  // sandbox; true with a `user` unless it says otherwise
   Replace replace;
   Restart restart;
   Recycle recycle;

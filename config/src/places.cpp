@@ -37,6 +37,8 @@ std::set<std::string> output_paths(const Pool& pool) {
   return paths;
 }
 
+constexpr const char* kLogOutput = "log.output";
+
 class PlaceCheck {
  public:
   PlaceCheck(Reader& reader, PoolDraft& draft)
@@ -142,7 +144,7 @@ OwnPaths own_paths(Reader& reader, const At& root, const Config& config,
     add(control_socket + ".notify", "the folder of the notify sockets");
   }
   if (config.log.output != LogOutput::kFile) return own;
-  const auto [other, fresh] = own.try_emplace(in_real_folder(config.log.path), "log.output");
+  const auto [other, fresh] = own.try_emplace(in_real_folder(config.log.path), kLogOutput);
   if (!fresh) {
     reader.faults().add(descend(root, "log.output"),
                         quote(config.log.path) + " is taken by " + other->second);
@@ -168,6 +170,7 @@ void check_paths_apart(Reader& reader, const std::vector<PoolDraft>& drafts, Own
     }
   }
   own.merge(sockets);
+  std::erase_if(own, [](const auto& entry) { return entry.second == kLogOutput; });
   for (const PoolDraft& draft : drafts) {
     if (draft.pool.output.mode != OutputMode::kFile) continue;
     for (const std::string& path : output_paths(draft.pool)) {

@@ -19,7 +19,7 @@ OwnPaths own_paths(Reader& reader, const At& root, const Config& config,
                    const std::string& control_socket);
 
 // Whether a unix socket or a file of `output` lies where the manager has something of its own, or
-// a file of `output` where a unix socket is.
+// a file of `output` where a unix socket is. `output` may be the file of `log.output`.
 void check_paths_apart(Reader& reader, const std::vector<PoolDraft>& drafts, OwnPaths own);
 
 }  // namespace ostler::config

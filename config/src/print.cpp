@@ -306,6 +306,7 @@ void print_pool(Map& out, const Pool& pool, bool show_env) {
   timeouts.duration("stop", pool.timeouts.stop);
   out.raw("stop_signal", stop_signal_text(pool.stop_signal));
   out.raw("leave_behind", pool.leave_behind ? "true" : "false");
+  out.open("sandbox").raw("no_new_privileges", pool.no_new_privileges ? "true" : "false");
   Map replace = out.open("replace");
   replace.raw("surge",
               std::to_string(pool.replace.surge.count) + (pool.replace.surge.percent ? "%" : ""));

@@ -326,6 +326,7 @@ SpawnRequest common_request(const Launch& launch, Environment& environment,
   }
   if (pool.umask) request.umask = static_cast<mode_t>(*pool.umask);
   request.identity = launch.identity;
+  request.no_new_privileges = pool.no_new_privileges;
   request.user = launch.user;
   return request;
 }

@@ -50,12 +50,12 @@ static_assert(sizeof(long) == 8, "the raw system calls below are those of 64-bit
 // One name for each, in the same order.
 // clang-format off
 enum class Stage : std::uint8_t {
-  kNone, kClone, kStdin, kSetsid, kDup, kCloseRange, kSetrlimit, kUmask, kSetgroups, kSetresgid,
-  kSetresuid, kCapset, kVerify, kChdir, kPrctl, kParent, kSignals, kExec,
+  kNone, kClone, kStdin, kSetsid, kDup, kCloseRange, kSetrlimit, kUmask, kBounding, kSetgroups,
+  kSetresgid, kSetresuid, kCapset, kVerify, kChdir, kNoNewPrivs, kPrctl, kParent, kSignals, kExec,
 };
 constexpr std::array kStageNames = {
-  "", "clone", "open /dev/null", "setsid", "dup", "close_range", "setrlimit", "umask", "setgroups",
-  "setresgid", "setresuid", "capset", "verify", "chdir", "prctl", "parent", "signals", "exec",
+  "", "clone", "open /dev/null", "setsid", "dup", "close_range", "setrlimit", "umask", "bounding",
+  "setgroups", "setresgid", "setresuid", "capset", "verify", "chdir", "no_new_privs", "prctl", "parent", "signals", "exec",
 };
 // clang-format on
 static_assert(kStageNames.size() == static_cast<std::size_t>(Stage::kExec) + 1);
@@ -77,6 +77,7 @@ struct Child {
   const rlimit* open_files = nullptr;
   const rlimit* tag = nullptr;
   const Identity* identity = nullptr;
+  bool no_new_privileges = false;
   const gid_t* groups = nullptr;
   std::size_t group_count = 0;
   int* sources = nullptr;  // sources[n] becomes descriptor n
@@ -156,10 +157,22 @@ OSTLER_IN_CHILD bool verify_identity(Child& child, uid_t uid, gid_t gid) {
   return true;
 }
 
+// What is not in the bounding set no exec can give, not even where no_new_privs were circumvented.
+// Without CAP_SETPCAP it stays, and no_new_privs has to suffice.
+OSTLER_IN_CHILD bool empty_bounding_set(Child& child) {
+  for (int capability = 0; capability < 64; ++capability) {
+    if (syscall(SYS_prctl, PR_CAPBSET_DROP, capability, 0, 0, 0) == 0) continue;
+    if (errno == EINVAL || errno == EPERM) return true;  // beyond the last one, or not allowed
+    return passed(child, Stage::kBounding, -1);
+  }
+  return true;
+}
+
 OSTLER_IN_CHILD bool switch_identity(Child& child) {
   if (child.identity == nullptr) return true;
   const uid_t uid = child.identity->uid;
   const gid_t gid = child.identity->gid;
+  if (child.no_new_privileges && uid != 0 && !empty_bounding_set(child)) return false;
   const long grouped = syscall(SYS_setgroups, child.group_count, child.groups);
   return passed(child, Stage::kSetgroups, grouped) &&
          passed(child, Stage::kSetresgid, syscall(SYS_setresgid, gid, gid, gid)) &&
@@ -172,6 +185,11 @@ OSTLER_IN_CHILD bool switch_identity(Child& child) {
 OSTLER_IN_CHILD bool enter_directory(Child& child, bool own) {
   return child.directory == nullptr || child.directory_is_own != own ||
          passed(child, Stage::kChdir, syscall(SYS_chdir, child.directory));
+}
+
+OSTLER_IN_CHILD bool renounce_privileges(Child& child) {
+  return !child.no_new_privileges ||
+         passed(child, Stage::kNoNewPrivs, syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 }
 
 // After the ids, whose change clears the death signal. A manager that died before this call sends
@@ -214,7 +232,7 @@ OSTLER_IN_CHILD int child_main(void* argument) {
   Child& child = *static_cast<Child*>(argument);
   if (passed(child, Stage::kSetsid, syscall(SYS_setsid)) && place_descriptors(child) &&
       apply_limits(child) && enter_directory(child, true) && switch_identity(child) &&
-      enter_directory(child, false) && follow_parent(child)) {
+      enter_directory(child, false) && renounce_privileges(child) && follow_parent(child)) {
     write_pid(child);
     if (reset_signals(child)) {
       passed(child, Stage::kExec, syscall(SYS_execve, child.executable, child.argv, child.env));
@@ -442,6 +460,7 @@ SpawnResult spawn(const SpawnRequest& request) {
     child.groups = request.identity->groups.data();
     child.group_count = request.identity->groups.size();
   }
+  child.no_new_privileges = request.no_new_privileges;
   child.sources = sources.data();
   child.source_count = static_cast<int>(sources.size());
   child.death_signal = request.death_signal;

@@ -7,10 +7,10 @@
 //
 // In the child, in this order; the first failure ends it and is reported with its stage:
 //   setsid · descriptors: 0, 1, 2, then `fds` from 3 on, nothing else (dup, close_range) ·
-//   tag, setrlimit · umask · setgroups, setresgid, setresuid, capset, verify · chdir (before them
-//   if the folder is the manager's own) · PR_SET_PDEATHSIG (prctl), then the parent is compared
-//   (parent) · the child's pid written into the environment · signal dispositions and mask
-//   (signals) · exec
+//   tag, setrlimit · umask · bounding set (bounding), setgroups, setresgid, setresuid, capset,
+//   verify · chdir (before them if the folder is the manager's own) · PR_SET_NO_NEW_PRIVS
+//   (no_new_privs) · PR_SET_PDEATHSIG (prctl), then the parent is compared (parent) · the child's
+//   pid written into the environment · signal dispositions and mask (signals) · exec
 #pragma once
 
 #include <sys/resource.h>
@@ -50,6 +50,7 @@ struct SpawnRequest {
   bool directory_is_own = false;  // the manager is there already: entered with its permissions
   std::optional<mode_t> umask;
   std::optional<Identity> identity;
+  bool no_new_privileges = false;    // prctl(2), and no capability in the bounding set of a user
   std::string user;                  // whom it runs as, by name, for messages
   std::optional<rlimit> open_files;  // RLIMIT_NOFILE, e.g. what the manager itself was given
   int stdin_fd = -1;                 // -1: /dev/null

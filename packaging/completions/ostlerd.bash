@@ -36,6 +36,7 @@ _ostlerd() {
     --timeouts-request) words='off' ;;
     --stop-signal) words='TERM INT QUIT HUP USR1 USR2 WINCH' ;;
     --leave-behind) words='true false' ;;
+    --sandbox-no-new-privileges) words='true false' ;;
     --recycle) words='off' ;;
     --health) words='off' ;;
     --output) words='forward inherit null' ;;
@@ -60,7 +61,7 @@ _ostlerd() {
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur"; compgen -A file -- "$cur")
     return
   fi
-  [[ -n $words ]] || words='--config --check --print-config --set --trace --help --version --listen --workers --workers-min --workers-max --workers-by --workers-target --workers-up-after --workers-down-after --directory --env --env-file --inherit-env --user --group --umask --accept --dispatch --socket-protocol --spawn --ready --worker-class --worker-threads --worker-connections --worker-keepalive --worker-header-limit --worker-body-limit --worker-header-timeout --worker-body-timeout --worker-write-timeout --worker-access-log --worker-trusted-proxies --timeouts-start --timeouts-heartbeat --timeouts-request --timeouts-stop --stop-signal --leave-behind --replace-surge --replace-settle --replace-attempts --restart-backoff --restart-backoff-max --restart-burst --restart-reset-after --recycle --recycle-requests --recycle-requests-jitter --recycle-lifetime --recycle-lifetime-jitter --recycle-memory --health --health-request --health-host --health-headers --health-expect --health-exec --health-interval --health-timeout --health-failures --warmup --output --socket --log-level --log-format --log-output --'
+  [[ -n $words ]] || words='--config --check --print-config --set --trace --help --version --listen --workers --workers-min --workers-max --workers-by --workers-target --workers-up-after --workers-down-after --directory --env --env-file --inherit-env --user --group --umask --accept --dispatch --socket-protocol --spawn --ready --worker-class --worker-threads --worker-connections --worker-keepalive --worker-header-limit --worker-body-limit --worker-header-timeout --worker-body-timeout --worker-write-timeout --worker-access-log --worker-trusted-proxies --timeouts-start --timeouts-heartbeat --timeouts-request --timeouts-stop --stop-signal --leave-behind --sandbox-no-new-privileges --replace-surge --replace-settle --replace-attempts --restart-backoff --restart-backoff-max --restart-burst --restart-reset-after --recycle --recycle-requests --recycle-requests-jitter --recycle-lifetime --recycle-lifetime-jitter --recycle-memory --health --health-request --health-host --health-headers --health-expect --health-exec --health-interval --health-timeout --health-failures --warmup --output --socket --log-level --log-format --log-output --'
   mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
 }
 complete -F _ostlerd ostlerd

@@ -47,6 +47,7 @@ complete -c ostlerd -l timeouts-request -x -a 'off' -d 'the longest one request 
 complete -c ostlerd -l timeouts-stop -x -d 'from the stop signal to SIGKILL'
 complete -c ostlerd -l stop-signal -x -a 'TERM INT QUIT HUP USR1 USR2 WINCH' -d 'the signal that asks a worker to drain'
 complete -c ostlerd -l leave-behind -x -a 'true false' -d 'whether descendants that left the worker\'s session may outlive it'
+complete -c ostlerd -l sandbox-no-new-privileges -x -a 'true false' -d 'no program raises a worker\'s privileges (default: true with a user)'
 complete -c ostlerd -l replace-surge -x -d 'how many workers above the target, or 50%, while workers are replaced; 0: stop first, then start'
 complete -c ostlerd -l replace-settle -x -d 'how long the first and the last new worker must stay up'
 complete -c ostlerd -l replace-attempts -x -d 'how many failures of new workers roll a reload back'

@@ -47,6 +47,7 @@ local -a arguments=(
   '--timeouts-stop=[from the stop signal to SIGKILL]:duration: '
   '--stop-signal=[the signal that asks a worker to drain]:value:(TERM INT QUIT HUP USR1 USR2 WINCH)'
   '--leave-behind=[whether descendants that left the worker’s session may outlive it]:value:(true false)'
+  '--sandbox-no-new-privileges=[no program raises a worker’s privileges (default\: true with a user)]:value:(true false)'
   '--replace-surge=[how many workers above the target, or 50%, while workers are replaced; 0\: stop first, then start]:value: '
   '--replace-settle=[how long the first and the last new worker must stay up]:duration: '
   '--replace-attempts=[how many failures of new workers roll a reload back]:number: '

@@ -46,7 +46,7 @@ def test_check_may_run_beside_a_manager_with_the_same_file(manager):
 
 @pytest.mark.parametrize("keys", [
     {"spawn": "template"}, {"limits": {"memory": "1G"}}, {"affinity": "auto"},
-    {"sandbox": {}}])
+    {"sandbox": {"private_tmp": True}}])
 def test_what_comes_later_is_refused_and_not_ignored(manager, keys):
     one = manager({"web": {**example(), **keys}}, start=False)
     done = ostlerd("--check", "--config", one.file)
@@ -210,7 +210,7 @@ def test_help_and_version():
     for word in ("--config", "--check", "--print-config", "--listen", "--timeouts-stop", "--accept",
                  "--dispatch", "--workers-max", "Exit"):
         assert word in helped.stdout
-    for word in ("--affinity", "--limits", "--sandbox", "template"):
+    for word in ("--affinity", "--limits", "--sandbox-private-tmp", "template"):
         assert word not in helped.stdout
     assert ostlerd("--version").stdout.startswith("ostlerd ")
 

@@ -5,6 +5,7 @@ import os
 import pwd
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -205,6 +206,33 @@ def test_user_and_group(manager):
     assert one.worker_view("own")["status"]["Gid"].split()[0] == str(grp.getgrnam("tty").gr_gid)
     assert one.worker_view("web")["pdeathsig"] == signal.SIGTERM
     assert one.reload()["outcome"] == "reloaded"
+
+
+@pytest.mark.root
+def test_no_program_gives_a_worker_with_a_user_more_privileges(manager):
+    one = manager(start=False)
+    setuid = one.directory / "setuid"
+    shutil.copy("/usr/bin/id", setuid)
+    setuid.chmod(0o4755)
+    keys = {"user": "nobody", "listen": [], "ready": {"after": "1ms"}}
+    script = f"{setuid} -u >&2; exec sleep 1000"
+    one.config["pools"] = {
+        "web": shell(script, **keys),
+        "own": shell(script, **keys, sandbox={"no_new_privileges": False}),
+        "manager": shell("exec sleep 1000", listen=[], ready={"after": "1ms"})}
+    one.write().start()
+
+    def status(pool):
+        lines = Path(f"/proc/{one.pids(pool)[0]}/status").read_text().splitlines()
+        return dict(line.split(":\t", 1) for line in lines)
+
+    assert status("web")["NoNewPrivs"] == "1" and int(status("web")["CapBnd"], 16) == 0
+    same = ("NoNewPrivs", "CapBnd")
+    assert [status("own")[key] for key in same] == [status("manager")[key] for key in same]
+    own = str(pwd.getpwnam("nobody").pw_uid)
+    eventually(lambda: f"web.0[{one.pids('web')[0]}]: {own}" in one.log(), what="no other user")
+    if status("own")["NoNewPrivs"] == "0":
+        eventually(lambda: f"own.0[{one.pids('own')[0]}]: 0" in one.log(), what="the other user")
 
 
 @pytest.mark.root

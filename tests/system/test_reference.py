@@ -155,7 +155,7 @@ def test_every_example_is_valid(machine, key, value):
 def test_every_key_has_an_example():
     lacking = [key.name for key in SCHEMA.keys if not key.part.get("examples")]
     # They say nothing that their keys do not.
-    assert set(lacking) <= {"timeouts", "replace", "restart", "worker"}
+    assert set(lacking) <= {"timeouts", "replace", "restart", "sandbox", "worker"}
 
 
 # ---- ranges
@@ -258,11 +258,12 @@ def test_every_default_is_what_the_program_does(machine):
         assert name in where, name
         assert alike(where[name], default), f"{name}: {where[name]!r}, not {default!r}"
         told[name] = default
-    # And there is none that the schema does not tell.
-    assert set(plain) - set(told) == {"command"}
+    # And there is none that the schema does not tell; one depends on `user`.
+    own = {"command", "sandbox.no_new_privileges"}
+    assert set(plain) - set(told) == own
     spoken = {f"{name}.{key}" for name, keys in GIVEN.items() if isinstance(keys, dict)
               for key in keys}
-    assert set(inside) - set(told) - spoken == {"command", "workers.target"}
+    assert set(inside) - set(told) - spoken == {*own, "workers.target"}
 
 
 def test_the_load_to_keep_to_depends_on_what_the_load_is(machine):
@@ -349,7 +350,7 @@ def test_init_uncommented_is_valid_and_shows_defaults(machine):
     assert done.returncode == 0, whole + done.stderr
     plain, full = machine.effective(text), machine.effective(whole)
     assert full["log"] == plain["log"]
-    examples = {"user", "directory", "env", "health", "recycle", "inherit_env"}
+    examples = {"user", "sandbox", "directory", "env", "health", "recycle", "inherit_env"}
     differ = {name for name, value in full["pools"]["web"].items()
               if value != plain["pools"]["web"].get(name)}
     assert differ == examples

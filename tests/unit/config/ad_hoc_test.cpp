@@ -33,6 +33,7 @@ TEST_CASE("the ad-hoc form is a file with one pool") {
                                       {"timeouts-stop", "5s"},
                                       {"stop-signal", "INT"},
                                       {"leave-behind", "true"},
+                                      {"sandbox-no-new-privileges", "true"},
                                       {"replace-surge", "50%"},
                                       {"restart-backoff-max", "1m"},
                                       {"restart-reset-after", "3"},
@@ -59,6 +60,8 @@ pools:
     timeouts: {heartbeat: off, stop: 5s}
     stop_signal: INT
     leave_behind: true
+    sandbox:
+      no_new_privileges: true
     replace: {surge: 50%}
     restart: {backoff_max: 1m, reset_after: 3}
     output: null
@@ -252,6 +255,7 @@ TEST_CASE("the list of options") {
                        "timeouts-stop",
                        "stop-signal",
                        "leave-behind",
+                       "sandbox-no-new-privileges",
                        "replace-surge",
                        "replace-settle",
                        "replace-attempts",

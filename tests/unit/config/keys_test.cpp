@@ -31,6 +31,7 @@ TEST_CASE("a pool of which nothing is said but its command has the defaults of t
   CHECK(pool.timeouts.stop == 30s);
   CHECK(pool.stop_signal == SIGTERM);
   CHECK(!pool.leave_behind);
+  CHECK(!pool.no_new_privileges);
   CHECK(pool.replace.surge == Surge{1, false});
   CHECK(pool.replace.settle == 2s);
   CHECK(pool.replace.attempts == 1);
@@ -90,6 +91,7 @@ TEST_CASE("every key, set to something else") {
   timeouts: {start: 1.5, heartbeat: off, request: off, stop: 1d}
   stop_signal: SIGQUIT
   leave_behind: true
+  sandbox: {no_new_privileges: false}
   replace: {surge: 50%, settle: 250ms, attempts: 3}
   restart: {backoff: 1s, backoff_max: 1s, burst: 0, reset_after: 1m}
   recycle: off
@@ -117,6 +119,7 @@ TEST_CASE("every key, set to something else") {
   CHECK(pool.timeouts == Timeouts{1500ms, std::nullopt, std::nullopt, 24h});
   CHECK(pool.stop_signal == SIGQUIT);
   CHECK(pool.leave_behind);
+  CHECK(!pool.no_new_privileges);  // though it has a user
   CHECK(pool.replace == Replace{{50, true}, 250ms, 3});
   CHECK(pool.restart == Restart{1s, 1s, 0, 1min});
   CHECK(pool.output == Output{OutputMode::kFile, stable.scratch / "logs/app.log"});
@@ -159,11 +162,19 @@ TEST_CASE("off turns a limit off, however it is written; on is no value") {
   CHECK(has(stable.pool_faults("  timeouts: {stop: off}"), {"must be a duration", "not 'off'"}));
 }
 
+TEST_CASE("a pool with a user has no new privileges, unless it says otherwise") {
+  const Stable stable;
+  CHECK(stable.pool("  user: root").no_new_privileges);
+  CHECK(!stable.pool("  group: \"0\"").no_new_privileges);
+  CHECK(stable.pool("  sandbox: {no_new_privileges: true}").no_new_privileges);
+  CHECK(!stable.pool("  user: root\n  sandbox: {no_new_privileges: false}").no_new_privileges);
+}
+
 TEST_CASE("what this version does not have is said so, and is no unknown key") {
   const Stable stable;
-  for (const char* lines :
-       {"spawn: template", "spawn: {mode: template}", "affinity: auto", "affinity: [0]",
-        "limits: {memory: 1G}", "limits: off", "sandbox: {no_new_privileges: true}", "sandbox:"}) {
+  for (const char* lines : {"spawn: template", "spawn: {mode: template}", "affinity: auto",
+                            "affinity: [0]", "limits: {memory: 1G}", "limits: off",
+                            "sandbox: {private_tmp: true}", "sandbox: {capabilities: []}"}) {
     CAPTURE(lines);
     const Lines faults = stable.pool_faults("  " + std::string(lines));
     REQUIRE(faults.size() == 1);
@@ -188,7 +199,7 @@ TEST_CASE("unknown keys, with what was meant") {
             {"4:14: pools.app.timeouts.strat: unknown key 'strat'; did you mean 'start'?"}));
   CHECK(has(stable.pool_faults("  timeouts.start: 1s"), {"unknown key 'timeouts.start'"}));
   CHECK(has(stable.pool_faults("  zzz: 1"), {"unknown key 'zzz'; known here: command, listen"}));
-  CHECK(!has(stable.pool_faults("  zzz: 1"), {"sandbox"}));  // not to be advertised
+  CHECK(!has(stable.pool_faults("  zzz: 1"), {"affinity"}));  // not to be advertised
   CHECK(has(stable.pool_faults("  listen: [{address: tcp://:0, backlg: 5}]"),
             {"did you mean 'backlog'?"}));
   CHECK(has(stable.pool_faults("  ready: {afer: 5}"),

@@ -29,13 +29,13 @@ class RandomConfig {
 
   Config make() {
     Config config;
-    if (maybe()) config.control.socket = path();
+    if (maybe()) config.control.socket = path() + ".sock";
     if (maybe()) config.control.mode = mode();
     if (maybe()) config.control.group = "root";
     config.log.level = static_cast<LogLevel>(number(0, 4));
     config.log.format = static_cast<LogFormat>(number(0, 1));
     config.log.output = static_cast<LogOutput>(number(0, 3));
-    if (config.log.output == LogOutput::kFile) config.log.path = path();
+    if (config.log.output == LogOutput::kFile) config.log.path = path() + ".log";
     const int pools = number(0, 3);
     for (int i = 0; i < pools; ++i) {
       Pool pool = make_pool();
@@ -135,6 +135,7 @@ class RandomConfig {
     add_care(pool);
     pool.stop_signal = kSignals[static_cast<std::size_t>(number(0, 6))];
     pool.leave_behind = maybe();
+    pool.no_new_privileges = maybe();
     pool.replace.surge = maybe() ? Surge{number(1, 100), true} : Surge{number(1, 10000), false};
     pool.replace.settle = maybe() ? Duration(0) : duration();
     pool.replace.attempts = number(1, 1000);
@@ -143,7 +144,7 @@ class RandomConfig {
     pool.restart.burst = number(0, 10000);
     pool.restart.reset_after = duration();
     pool.output.mode = static_cast<OutputMode>(number(0, 3));
-    if (pool.output.mode == OutputMode::kFile) pool.output.path = path();
+    if (pool.output.mode == OutputMode::kFile) pool.output.path = path() + ".out";
     return pool;
   }
 
@@ -287,6 +288,8 @@ TEST_CASE("defaults are filled in, and files stay where they are") {
             "      stop: 5s\n"
             "    stop_signal: TERM\n"
             "    leave_behind: false\n"
+            "    sandbox:\n"
+            "      no_new_privileges: false\n"
             "    replace:\n"
             "      surge: 1\n"
             "      settle: 2s\n"

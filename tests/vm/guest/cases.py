@@ -351,15 +351,15 @@ def the_documented_drop_ins_open_what_they_say():
     attempts = ("touch /usr/local/shop/x", "touch /usr/local/shop/uploads/x && echo written",
                 "ls /tmp", "grep NoNewPrivs /proc/self/status",
                 "unshare --user --map-root-user --mount mount -t tmpfs none /mnt && echo mounted")
-    said = _attempted(attempts, user.pw_name)
+    said = _attempted(attempts, user.pw_name, sandbox={"no_new_privileges": False})
     _compare(said, ("Read-only file system", "written", "theirs", "NoNewPrivs:\t0", "mounted"))
 
 
-def _attempted(attempts, user="root"):
+def _attempted(attempts, user="root", **keys):
     """What each of these shell commands says in a worker; root may do most."""
     script = "; ".join(f"echo BEGIN; {attempt}" for attempt in attempts)
     start({"job": {"command": ["/bin/sh", "-c", f"exec 2>&1; {script}; echo END; exec sleep 1000"],
-                   "workers": 1, "user": user, "ready": {"after": "100ms"}}})
+                   "workers": 1, "user": user, "ready": {"after": "100ms"}, **keys}})
     eventually(lambda: logged("]: END"))
     return " ".join(str(entry["MESSAGE"]) for entry in logged("]: ")).split("BEGIN")[1:]
 
