@@ -121,6 +121,8 @@ class ControlServer::Impl : public ControlHost, public std::enable_shared_from_t
     return text;
   }
 
+  BackgroundCloser& closer() override { return closer_; }
+
   void ended(const ControlSession& session) override {
     std::erase_if(sessions_, [&](const auto& held) { return held.get() == &session; });
     refill_reserve();

@@ -132,7 +132,7 @@ class ControlSession::Leave {
 
 ControlSession::ControlSession(std::shared_ptr<ControlHost> host, Socket socket, Peer peer)
     : host_(std::move(host)),
-      socket_(std::move(socket)),
+      socket_(std::move(socket), host_->closer()),
       peer_(peer),
       deadline_(socket_.get_executor()),
       signal_(socket_.get_executor(), Clock::time_point::max()),
@@ -257,7 +257,7 @@ asio::awaitable<bool> ControlSession::refuse(const control::Problem& problem) {
 asio::awaitable<void> ControlSession::linger() {
   if (!socket_.is_open()) co_return;
   error_code error;
-  socket_.shutdown(Socket::shutdown_send, error);
+  socket_.shutdown(Socket::shutdown_send);
   enter(Activity::kReading);
   arm(host_->limits().linger);
   std::array<char, 4096> waste{};
@@ -311,7 +311,7 @@ void ControlSession::answered(control::Response response) {
 
 asio::awaitable<bool> ControlSession::send(control::Response response) {
   error_code error;
-  socket_.cancel(error);  // the watch for a hang-up
+  socket_.cancel();  // the watch for a hang-up
   const bool keep = keep_alive_ && !closing_;
   http::response<http::string_body> message;
   set_common(message, version_, keep);
@@ -423,8 +423,7 @@ void ControlSession::shut_down() {
 }
 
 void ControlSession::cut_off() {
-  error_code ignored;
-  socket_.close(ignored);
+  socket_.close();
   signal_.cancel();
 }
 
@@ -450,8 +449,7 @@ void ControlSession::deadline_passed() {
   if (deadline_.expiry() > Clock::now()) return;  // it was moved meanwhile
   timed_out_ = true;
   if (activity_ != Activity::kReading) return cut_off();
-  error_code ignored;
-  socket_.shutdown(Socket::shutdown_receive, ignored);
+  socket_.shutdown(Socket::shutdown_receive);
 }
 
 asio::awaitable<void> ControlSession::wait_signal() {

@@ -9,7 +9,6 @@
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
-#include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/message.hpp>
@@ -26,6 +25,7 @@
 #include "control/problems.hpp"
 #include "control/routes.hpp"
 #include "runtime/control_server.hpp"
+#include "runtime/control_stream.hpp"
 
 namespace ostler::runtime {
 
@@ -54,11 +54,12 @@ class ControlHost {
                       ControlServer::Respond respond) = 0;
   virtual std::string recent_events(const std::string& pool) const = 0;
   virtual void ended(const ControlSession& session) = 0;
+  virtual BackgroundCloser& closer() = 0;
 };
 
 class ControlSession : public std::enable_shared_from_this<ControlSession> {
  public:
-  using Socket = boost::asio::local::stream_protocol::socket;
+  using Socket = ControlStream::Socket;
   using Clock = std::chrono::steady_clock;
 
   // In the order in which they make way when there is no room.
@@ -106,7 +107,7 @@ class ControlSession : public std::enable_shared_from_this<ControlSession> {
   std::string next_batch();
 
   std::shared_ptr<ControlHost> host_;
-  Socket socket_;
+  ControlStream socket_;
   Peer peer_;
   boost::asio::steady_timer deadline_;
   boost::asio::steady_timer signal_;  // never expires; cancelled to wake who waits

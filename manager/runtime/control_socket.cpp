@@ -1,5 +1,7 @@
 #include "runtime/control_socket.hpp"
 
+#include "runtime/descriptors.hpp"
+
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -246,6 +248,7 @@ class ControlSocketOpener {
     socket_.node_ = UniqueFd(::open(options_.path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
     if (!socket_.node_) return fail("cannot open what was bound: " + reason(errno));
     if (!set_access()) return false;
+    refuse_descriptors(fd.get());
     if (listen(fd.get(), kBacklog) != 0) return fail("cannot listen: " + reason(errno));
     socket_.listener_ = std::move(fd);
     return true;

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <utility>
 
+#include "runtime/descriptors.hpp"
 #include "runtime/limits.hpp"
 
 #ifndef SO_PASSPIDFD
@@ -23,22 +24,14 @@ namespace ostler::runtime {
 namespace {
 
 constexpr std::size_t kDatagram = 4096;
-// The sender, and as many descriptors as the kernel lets one message have.
-constexpr std::size_t kControl =
-    CMSG_SPACE(sizeof(ucred)) + CMSG_SPACE(sizeof(int)) + CMSG_SPACE(253 * sizeof(int));
+// The sender, and all descriptors that may come along.
+constexpr std::size_t kControl = CMSG_SPACE(sizeof(ucred)) + CMSG_SPACE(sizeof(int)) +
+                                 CMSG_SPACE(kMostDescriptors * sizeof(int));
 
 struct Ancillary {
   NotifySender sender;
   std::vector<UniqueFd> descriptors;
 };
-
-void read_descriptors(const cmsghdr* part, std::size_t size, std::vector<UniqueFd>& out) {
-  for (std::size_t at = 0; at + sizeof(int) <= size; at += sizeof(int)) {
-    int fd = -1;
-    std::memcpy(&fd, CMSG_DATA(part) + at, sizeof fd);
-    out.emplace_back(fd);
-  }
-}
 
 Ancillary read_ancillary(msghdr& message) {
   Ancillary result;
@@ -58,8 +51,8 @@ Ancillary read_ancillary(msghdr& message) {
       result.sender.is_gone = fd == -ESRCH;
       if (fd >= 0) result.sender.pidfd = UniqueFd(fd);
     }
-    if (part->cmsg_type == SCM_RIGHTS) read_descriptors(part, size, result.descriptors);
   }
+  result.descriptors = descriptors_of(message);
   return result;
 }
 

@@ -1,19 +1,29 @@
 #include "runtime/worker_channel.hpp"
 
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <system_error>
 #include <utility>
 
 #include "runtime/clock.hpp"
+#include "runtime/descriptors.hpp"
 #include "runtime/limits.hpp"
 
 namespace ostler::runtime {
+
+Connection::~Connection() {
+  // Else whoever had it could make close(2) wait for a peer that does not read.
+  constexpr linger kOff{};
+  if (fd) ::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &kOff, sizeof kOff);
+}
+
 namespace {
 
 UniqueFd make_socket(UniqueFd& worker_end) {
@@ -25,20 +35,6 @@ UniqueFd make_socket(UniqueFd& worker_end) {
   return UniqueFd(ends[0]);
 }
 
-std::vector<UniqueFd> descriptors_of(msghdr& header) {
-  std::vector<UniqueFd> descriptors;
-  for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr; part = CMSG_NXTHDR(&header, part)) {
-    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
-    const std::size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (std::size_t i = 0; i < count; ++i) {
-      int descriptor = -1;
-      std::memcpy(&descriptor, CMSG_DATA(part) + i * sizeof(int), sizeof descriptor);
-      descriptors.emplace_back(descriptor);
-    }
-  }
-  return descriptors;
-}
-
 bool has_option(int fd, int name, int wanted) {
   int value = 0;
   socklen_t size = sizeof value;
@@ -46,7 +42,22 @@ bool has_option(int fd, int name, int wanted) {
 }
 
 bool is_connection(int fd) {
-  return has_option(fd, SO_TYPE, SOCK_STREAM) && has_option(fd, SO_ACCEPTCONN, 0);
+  if (!has_option(fd, SO_TYPE, SOCK_STREAM) || !has_option(fd, SO_ACCEPTCONN, 0)) return false;
+  sockaddr_storage peer{};
+  socklen_t size = sizeof peer;
+  return ::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
+}
+
+// The port or the path of a connection's end here; an address may be any of this machine.
+std::string place_of(int fd) {
+  sockaddr_storage local{};
+  socklen_t size = sizeof local;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&local), &size) != 0) return {};
+  const auto* const bytes = reinterpret_cast<const char*>(&local);
+  if (local.ss_family == AF_UNIX) return {bytes, size};
+  // Of both kinds the port is behind the family.
+  static_assert(offsetof(sockaddr_in, sin_port) == offsetof(sockaddr_in6, sin6_port));
+  return {bytes, offsetof(sockaddr_in, sin_port) + sizeof(in_port_t)};
 }
 
 }  // namespace
@@ -92,7 +103,7 @@ bool WorkerChannel::receive_one() {
   msghdr header{};
   header.msg_iov = &part;
   header.msg_iovlen = 1;
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * OSTLER_BATCH)> control{};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMostDescriptors)> control{};
   header.msg_control = control.data();
   header.msg_controllen = control.size();
   ssize_t size = -1;
@@ -110,15 +121,16 @@ bool WorkerChannel::receive_one() {
   }
   std::vector<UniqueFd> descriptors = descriptors_of(header);
   if ((static_cast<unsigned>(header.msg_flags) & unsigned{MSG_TRUNC | MSG_CTRUNC}) != 0 ||
-      size != sizeof message) {
+      size != sizeof message || descriptors.size() > OSTLER_BATCH) {
     give_up("a message of another size, or with too many descriptors");
   } else if (!descriptors.empty() && message.type != OSTLER_RETURN) {
     give_up("a message with a descriptor");
   } else if (!expected(message) && too_many()) {
     give_up("more messages than a worker has reason to send");
   } else {
-    take(message, std::move(descriptors));
+    take(message, descriptors);
   }
+  if (!descriptors.empty()) closer_.close(std::move(descriptors));  // those that were not taken
   return socket_.is_open();
 }
 
@@ -127,7 +139,7 @@ bool WorkerChannel::expected(const ostler_message& message) const {
   return (message.type == OSTLER_ROOM && room_awaited_ > 0) || message.type == OSTLER_RETURN;
 }
 
-void WorkerChannel::take(const ostler_message& message, std::vector<UniqueFd> descriptors) {
+void WorkerChannel::take(const ostler_message& message, std::vector<UniqueFd>& descriptors) {
   switch (message.type) {
     case OSTLER_HELLO:
       if (message.value != OSTLER_PROTOCOL_VERSION) {
@@ -146,7 +158,7 @@ void WorkerChannel::take(const ostler_message& message, std::vector<UniqueFd> de
       room_awaited_ = std::max(room_awaited_ - 1, 0);
       return hooks_.room();
     case OSTLER_RETURN:
-      return take_returned(message, std::move(descriptors));
+      return take_returned(message, descriptors);
     default:
       give_up("a message of the unknown type " + std::to_string(message.type));
   }
@@ -154,7 +166,7 @@ void WorkerChannel::take(const ostler_message& message, std::vector<UniqueFd> de
 
 // It can give back no more than it was given. What it is, is looked at: another worker will get it.
 void WorkerChannel::take_returned(const ostler_message& message,
-                                  std::vector<UniqueFd> descriptors) {
+                                  std::vector<UniqueFd>& descriptors) {
   // Or it could be handed the same ones again, for ever.
   if (!asked_back_) return give_up("connections back before it was asked for them");
   const std::uint64_t known = handed_ - returned_ - untaken();
@@ -164,10 +176,13 @@ void WorkerChannel::take_returned(const ostler_message& message,
   if (message.value >= listeners_.size()) {
     return give_up("connections back of a listener that it does not have");
   }
+  const std::string& listener = listeners_[message.value];
+  for (const UniqueFd& fd : descriptors) {
+    if (!came_in_by(listener, fd.get())) return give_up("something back that it was not given");
+  }
   std::vector<Connection> connections;
-  for (UniqueFd& fd : descriptors) {
-    if (!is_connection(fd.get())) return give_up("something back that is not a connection");
-    connections.push_back({std::move(fd), listeners_[message.value]});
+  for (UniqueFd& fd : std::exchange(descriptors, {})) {
+    connections.push_back({std::move(fd), listener});
   }
   returned_ += connections.size();
   hooks_.returned(std::move(connections));
@@ -189,9 +204,18 @@ void WorkerChannel::give_up(const std::string& reason) {
   hooks_.broken(reason);
 }
 
+// What the worker has sent may lie in its queue.
 void WorkerChannel::close() {
-  boost::system::error_code ignored;
-  socket_.close(ignored);
+  if (!socket_.is_open()) return;
+  std::vector<UniqueFd> descriptor;
+  descriptor.emplace_back(socket_.release());
+  closer_.close(std::move(descriptor));
+}
+
+// An established connection whose end here is where those of that listener have theirs.
+bool WorkerChannel::came_in_by(const std::string& listener, int fd) const {
+  const auto place = places_.find(listener);
+  return place != places_.end() && is_connection(fd) && place->second.contains(place_of(fd));
 }
 
 int WorkerChannel::hand_over(const UniqueFd& connection) {
@@ -224,6 +248,8 @@ int WorkerChannel::dispatch(std::vector<Connection>& connections) {
                           index < listeners_.size() ? index : 0},
                          descriptors);
   if (error != 0) return error;
+  const std::string& came_by = index < listeners_.size() ? *listener : listeners_.front();
+  places_[came_by].insert(place_of(connections.front().fd.get()));
   if (untaken_.empty()) untaken_since_ = now();
   handed_ += connections.size();
   for (Connection& connection : connections) untaken_.push_back(std::move(connection));

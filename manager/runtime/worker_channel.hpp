@@ -14,11 +14,15 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/event.hpp"
+#include "runtime/background_closer.hpp"
 #include "runtime/scoreboard.hpp"
 #include "runtime/unique_fd.hpp"
 
@@ -26,6 +30,18 @@ namespace ostler::runtime {
 
 // A client's connection, and the key of the listener it came in by.
 struct Connection {
+  Connection() = default;
+  Connection(UniqueFd socket, std::string key) : fd(std::move(socket)), listener(std::move(key)) {}
+  ~Connection();
+  Connection(Connection&&) = default;
+  Connection& operator=(Connection&& other) noexcept {
+    std::swap(fd, other.fd);
+    std::swap(listener, other.listener);
+    return *this;
+  }
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
   UniqueFd fd;
   std::string listener;
 };
@@ -86,8 +102,10 @@ class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
   void wait();
   // False: nothing more to be had.
   bool receive_one();
-  void take(const ostler_message& message, std::vector<UniqueFd> descriptors);
-  void take_returned(const ostler_message& message, std::vector<UniqueFd> descriptors);
+  // Of the descriptors that came along those that are kept are taken out.
+  void take(const ostler_message& message, std::vector<UniqueFd>& descriptors);
+  void take_returned(const ostler_message& message, std::vector<UniqueFd>& descriptors);
+  [[nodiscard]] bool came_in_by(const std::string& listener, int fd) const;
   void give_up(const std::string& reason);
   [[nodiscard]] bool expected(const ostler_message& message) const;
   bool too_many();
@@ -97,6 +115,9 @@ class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
   boost::asio::posix::stream_descriptor socket_;
   Hooks hooks_;
   std::vector<std::string> listeners_;
+  // Where their connections have their end here.
+  std::map<std::string, std::set<std::string>> places_;
+  BackgroundCloser closer_;  // of what the worker sends
   bool speaks_ = false;
   int room_awaited_ = 0;  // how often it has been asked and has not answered
   std::deque<Connection> untaken_;

@@ -1,6 +1,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -12,11 +13,13 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "runtime/clock.hpp"
 #include "runtime/limits.hpp"
 #include "runtime/worker_channel.hpp"
+#include "tests/unit/runtime/lingering.hpp"
 
 using namespace ostler;
 using namespace std::chrono_literals;
@@ -93,9 +96,24 @@ struct Packet {
   msghdr header{};
 };
 
+// What came from a worker is closed by another thread.
+template <class Condition>
+bool eventually(const Condition& condition) {
+  const auto deadline = std::chrono::steady_clock::now() + 10s;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
+
 bool is_closed(const UniqueFd& socket) {
   char byte = 0;
-  return ::recv(socket.get(), &byte, 1, MSG_DONTWAIT) == 0;
+  return eventually([&] { return ::recv(socket.get(), &byte, 1, MSG_DONTWAIT) == 0; });
+}
+
+bool is_free(int descriptor) {
+  return eventually([&] { return ::fcntl(descriptor, F_GETFD) == -1; });
 }
 
 }  // namespace
@@ -154,7 +172,7 @@ TEST_CASE("a descriptor from a worker is not taken") {
   ::close(next);
   with.channel->drain();
   CHECK_FALSE(with.broken.empty());
-  CHECK(::fcntl(next, F_GETFD) == -1);  // no descriptor was opened
+  CHECK(is_free(next));  // no descriptor was kept
 }
 
 TEST_CASE("a worker that floods its channel loses it") {
@@ -422,6 +440,7 @@ TEST_CASE("a client's connection is open until it is taken, and the first are ta
 TEST_CASE("a batch comes back with its listener; a message with more is none") {
   Fixture with;
   std::vector<Client> clients(OSTLER_BATCH);
+  for (Client& client : clients) client.connection.listener = "d";
   hand_over(with, clients);
   take(with, OSTLER_BATCH);
   const Client back;
@@ -437,8 +456,96 @@ TEST_CASE("a batch comes back with its listener; a message with more is none") {
     give_back_often(with, back.connection.fd.get(), OSTLER_BATCH + 1);
     CHECK(with.returned.empty());
     CHECK(with.broken == "a message of another size, or with too many descriptors");
-    CHECK(::fcntl(next, F_GETFD) == -1);  // no descriptor was kept
+    CHECK(is_free(next));  // no descriptor was kept
   }
+}
+
+TEST_CASE("a connection back is one that came in by that listener, and still there") {
+  Fixture with;
+  const auto listen = [](std::uint16_t& port) {
+    UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    auto* const plain = reinterpret_cast<sockaddr*>(&address);
+    REQUIRE(::bind(listener.get(), plain, size) == 0);
+    REQUIRE(::listen(listener.get(), 8) == 0);
+    REQUIRE(::getsockname(listener.get(), plain, &size) == 0);
+    port = address.sin_port;
+    return listener;
+  };
+  const auto connect = [](std::uint16_t port) {
+    UniqueFd client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = port;
+    REQUIRE(::connect(client.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+    return client;
+  };
+  std::uint16_t port = 0;
+  std::uint16_t other_port = 0;
+  const UniqueFd listener = listen(port);
+  const UniqueFd other = listen(other_port);
+  const UniqueFd client = connect(port);
+  UniqueFd accepted(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  const UniqueFd same(::dup(accepted.get()));
+  std::vector<runtime::Connection> batch;
+  batch.emplace_back(std::move(accepted), "a");
+  REQUIRE(with.channel->dispatch(batch) == 0);
+  take(with, 1);
+  SUBCASE("it") {
+    give_back(with, same.get());
+    CHECK(with.broken.empty());
+    CHECK(with.returned.size() == 1);
+    return;
+  }
+  SUBCASE("the client's end of one") {
+    give_back(with, client.get());
+  }
+  SUBCASE("one that came in by another listener") {
+    const UniqueFd client_of_other = connect(other_port);
+    const UniqueFd theirs(::accept4(other.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    give_back(with, theirs.get());
+  }
+  SUBCASE("of a listener that it had none of") {
+    give_back(with, same.get(), 1, 1);
+  }
+  SUBCASE("a socket that is not connected") {
+    const UniqueFd none(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    give_back(with, none.get());
+  }
+  CHECK(with.broken == "something back that it was not given");
+  CHECK(with.returned.empty());
+}
+
+TEST_CASE("a copy of a connection is closed at once, whatever linger it was given") {
+  runtime::Lingering one;
+  const auto begin = std::chrono::steady_clock::now();
+  { const runtime::Connection closed(std::move(one.socket), "a"); }
+  CHECK(std::chrono::steady_clock::now() - begin < 10s);
+}
+
+TEST_CASE("what a worker sends is closed by another thread") {
+  Fixture with;
+  runtime::Lingering one;
+  Packet packet;
+  packet.message.type = OSTLER_AWAKE;
+  packet.put(one.socket.get());
+  REQUIRE(::sendmsg(with.ends.channel.get(), &packet.header, 0) > 0);
+  one.socket.reset();
+  const auto begin = std::chrono::steady_clock::now();
+  SUBCASE("read") {
+    with.channel->drain();
+    CHECK(with.broken == "a message with a descriptor");
+  }
+  SUBCASE("not read") {
+    with.channel->close();
+  }
+  CHECK(std::chrono::steady_clock::now() - begin < 10s);
+  one.peer.reset();
+  CHECK(is_closed(with.ends.channel));
 }
 
 TEST_CASE("connections back before they were asked for are none") {

@@ -5,12 +5,20 @@
 #include <spdlog/sinks/ostream_sink.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
+#include <sys/utsname.h>
 
+#include <array>
+#include <cstdio>
+#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <utility>
+#include <vector>
 
+#include "runtime/descriptors.hpp"
 #include "tests/unit/runtime/control_server_fixture.hpp"
+#include "tests/unit/runtime/lingering.hpp"
 
 using namespace ostler;
 using namespace ostler::runtime;
@@ -328,6 +336,55 @@ TEST_CASE("followers that fill the house make way too") {
     CHECK(followers.back()->reply(true).status == 200);
   }
   CHECK(Client(server.socket()).get("/v1/status").status == 200);
+}
+
+TEST_CASE("a descriptor that a client sends holds up nobody") {
+  Running server;
+  Client client(server.socket());
+  std::vector<Lingering> sent(2);
+  const auto send = [&](Lingering& one, const char* text) {
+    iovec part{const_cast<char*>(text), std::strlen(text)};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+    msghdr header{};
+    header.msg_iov = &part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.data();
+    header.msg_controllen = control.size();
+    cmsghdr* const rights = CMSG_FIRSTHDR(&header);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(sizeof(int));
+    const int fd = one.socket.get();
+    std::memcpy(CMSG_DATA(rights), &fd, sizeof fd);
+    REQUIRE(sendmsg(client.fd(), &header, 0) > 0);
+    one.socket.reset();
+  };
+  send(sent[0], "GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  CHECK(client.reply().status == 200);
+  Client late(server.socket());
+  CHECK(late.get("/v1/status").status == 200);
+  // What lies in the queue is closed with the socket.
+  client = Client(server.socket());
+  CHECK(client.get("/v1/status").status == 200);
+  send(sent[1], "G");
+  client.close();
+  CHECK(server.sessions_become(1));
+  CHECK(late.get("/v1/status").status == 200);
+}
+
+TEST_CASE("the kernel refuses descriptors to who sends them, if it can") {
+  std::array<int, 2> ends{};
+  REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) == 0);
+  const UniqueFd ours(ends[0]);
+  const UniqueFd theirs(ends[1]);
+  CHECK_FALSE(refuses_descriptors(ours.get()));
+  refuse_descriptors(ours.get());
+  utsname kernel{};
+  REQUIRE(uname(&kernel) == 0);
+  int major = 0;
+  int minor = 0;
+  REQUIRE(std::sscanf(kernel.release, "%d.%d", &major, &minor) == 2);
+  if (std::pair(major, minor) >= std::pair(6, 16)) CHECK(refuses_descriptors(ours.get()));
 }
 
 TEST_CASE("100 slow clients and rubbish do not hold up the others") {

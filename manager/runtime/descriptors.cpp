@@ -1,0 +1,38 @@
+#include "runtime/descriptors.hpp"
+
+#include <cstring>
+
+namespace ostler::runtime {
+namespace {
+
+constexpr int kPassRights = 83;  // SO_PASSRIGHTS: newer than the headers
+
+}  // namespace
+
+std::vector<UniqueFd> descriptors_of(msghdr& message) {
+  std::vector<UniqueFd> descriptors;
+  for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
+       part = CMSG_NXTHDR(&message, part)) {
+    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i < count; ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(part) + i * sizeof(int), sizeof fd);
+      descriptors.emplace_back(fd);
+    }
+  }
+  return descriptors;
+}
+
+void refuse_descriptors(int socket) {
+  const int passes = 0;
+  setsockopt(socket, SOL_SOCKET, kPassRights, &passes, sizeof passes);
+}
+
+bool refuses_descriptors(int socket) {
+  int passes = 1;
+  socklen_t size = sizeof passes;
+  return getsockopt(socket, SOL_SOCKET, kPassRights, &passes, &size) == 0 && passes == 0;
+}
+
+}  // namespace ostler::runtime
