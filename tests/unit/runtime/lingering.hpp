@@ -29,7 +29,8 @@ struct Lingering {
     while (::send(socket.get(), unread.data(), unread.size(), MSG_DONTWAIT) > 0) {
     }
     const linger while_unread{1, 60};
-    REQUIRE(::setsockopt(socket.get(), SOL_SOCKET, SO_LINGER, &while_unread, sizeof while_unread) == 0);
+    REQUIRE(::setsockopt(socket.get(), SOL_SOCKET, SO_LINGER, &while_unread, sizeof while_unread) ==
+            0);
   }
 
   UniqueFd peer;  // closing it lets whoever closes `socket` go on
