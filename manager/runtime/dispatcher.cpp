@@ -114,6 +114,8 @@ HandoverPort::Accepted Dispatcher::Port::accept(const std::string& listener,
     }
     if (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR) continue;
     failed = true;
+    ListenError lost;
+    if (errno == EINVAL && dispatcher_.listeners_.mend(listener, lost)) continue;  // shut down
     if (std::exchange(dispatcher_.starvation_told_, true)) continue;
     spdlog::error("accept from {}: {}", listener, std::generic_category().message(errno));
   }

@@ -1,6 +1,7 @@
 #include "runtime/listeners.hpp"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
 
@@ -51,6 +52,23 @@ std::string without_detours(const std::string& path) {
   std::error_code error;
   const auto folder = std::filesystem::canonical(path.substr(0, slash + 1), error);
   return error ? path : (folder / path.substr(slash + 1)).string();
+}
+
+// By shutdown(2), by whoever has it. A tcp socket does not listen any more; a unix socket says so
+// still, but hangs up.
+bool is_shut_down(const UniqueFd& fd) {
+  int listens = 1;
+  socklen_t size = sizeof listens;
+  if (::getsockopt(fd.get(), SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0) return false;
+  pollfd entry{fd.get(), POLLRDHUP, 0};
+  return listens == 0 || ::poll(&entry, 1, 0) == 1;
+}
+
+bool can_listen_again(const UniqueFd& fd) {
+  int domain = 0;
+  socklen_t size = sizeof domain;
+  ::getsockopt(fd.get(), SOL_SOCKET, SO_DOMAIN, &domain, &size);
+  return domain == AF_INET || domain == AF_INET6;
 }
 
 std::string canonical_key(const std::string& pool, const config::Listener& listener) {
@@ -104,19 +122,56 @@ std::vector<std::string> Listeners::close_unused(const std::set<std::string>& na
   return unused;
 }
 
-bool Listeners::lost(const std::string& key) const {
+std::string Listeners::fault(const std::string& key) const {
   const auto found = sockets_.find(key);
-  if (found == sockets_.end() || found->second.turned_away) return false;
-  return found->second.path && !found->second.path.is_there();
+  if (found == sockets_.end() || found->second.turned_away) return {};
+  const Socket& socket = found->second;
+  if (socket.path && !socket.path.is_there()) {
+    return "was removed or replaced: nobody can connect. A reload binds it anew";
+  }
+  if (!std::ranges::any_of(socket.members, is_shut_down, &Member::fd)) return {};
+  const std::string text = "was shut down by a process that has it: nobody can connect. ";
+  if (socket.path || can_listen_again(socket.members.front().fd))
+    return text + "A reload opens it again";
+  return text + (socket.inherited.empty() ? "Restart ostlerd" : "Restart whoever handed it over");
 }
 
 bool Listeners::mend(const std::string& key, ListenError& error) {
-  if (!lost(key)) return true;
-  if (!open_anew(key, sockets_.at(key), error)) return false;
+  const auto found = sockets_.find(key);
+  if (found == sockets_.end() || found->second.turned_away) return true;
+  Socket& socket = found->second;
+  const bool shut_down = std::ranges::any_of(socket.members, is_shut_down, &Member::fd);
+  if (shut_down && !socket.path) return listen_again(key, socket, error);
+  if (!shut_down && !(socket.path && !socket.path.is_there())) return true;
+  if (shut_down) socket.path.unlink();  // if it leads there still
+  if (!open_anew(key, socket, error)) return false;
+  if (shut_down) {
+    spdlog::warn(
+        "{} had been shut down by a process that has it: it is bound anew. Workers that run still "
+        "have the old socket, to which nobody can connect; a reload replaces them",
+        key);
+    return true;
+  }
   spdlog::warn(
       "{} had been removed or replaced: it is bound anew. Workers that run still have the old "
       "socket, to which nobody can connect; a reload replaces them",
       key);
+  return true;
+}
+
+// A tcp socket keeps its port; others cannot listen again.
+bool Listeners::listen_again(const std::string& key, const Socket& socket, ListenError& error) {
+  if (!can_listen_again(socket.members.front().fd)) {
+    spdlog::error("{} {}", key, fault(key));
+    return true;
+  }
+  for (const Member& member : socket.members) {
+    if (!is_shut_down(member.fd)) continue;
+    if (::listen(member.fd.get(), socket.listener.backlog) != 0) {
+      return explain(error, socket.listener, "listen");
+    }
+  }
+  spdlog::warn("{} had been shut down by a process that has it: it listens again", key);
   return true;
 }
 

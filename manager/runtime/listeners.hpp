@@ -72,9 +72,12 @@ class Listeners {
   [[nodiscard]] config::Pool resolve(config::Pool pool) const;
   // Closes the sockets from systemd whose names are not among these; their names.
   std::vector<std::string> close_unused(const std::set<std::string>& names);
-  // Whether a unix path leads to this socket no more: it was removed, or something else is there.
-  [[nodiscard]] bool lost(const std::string& key) const;
-  // Then binds it anew, for whoever gets it next. False: error.
+  // Why nobody can connect to it: a unix path leads to this socket no more, or a process that has
+  // the socket has shut it down (shutdown(2) is for all who have it). A clause that follows the
+  // name, with what helps; "": nothing is wrong.
+  [[nodiscard]] std::string fault(const std::string& key) const;
+  // Has it listen again, or binds the path anew, for whoever gets it next; what cannot be mended is
+  // logged. False: error.
   [[nodiscard]] bool mend(const std::string& key, ListenError& error);
 
   // `may_wait`: a narrower address than one of ours need not get connections before a worker is
@@ -150,6 +153,7 @@ class Listeners {
   [[nodiscard]] bool open_beside_own(Socket& socket, const config::Listener& listener,
                                      bool may_wait, UniqueFd& fd, ListenError& error);
   [[nodiscard]] bool open_anew(const std::string& key, Socket& socket, ListenError& error);
+  [[nodiscard]] bool listen_again(const std::string& key, const Socket& socket, ListenError& error);
   void retire(const std::string& key, std::vector<Member> members);
   InheritedSockets inherited_;
   std::map<std::string, Socket> sockets_;

@@ -136,9 +136,10 @@ control::PoolView Runtime::pool_view(const core::Pool& pool) {
     last.output = output_of(error.worker);
   }
   for (const std::string& key : pool.plan().listeners) {
-    if (!listeners_.lost(key)) continue;
+    const std::string fault = listeners_.fault(key);
+    if (fault.empty()) continue;
     control::ErrorView& last = view.last_error.emplace();
-    last.message = key + " was removed or replaced: nobody can connect. A reload binds it anew";
+    last.message = key + " " + fault;
     last.time = std::chrono::system_clock::now();
   }
   for (const auto& [id, worker] : pool.workers) view.workers.push_back(worker_view(worker));

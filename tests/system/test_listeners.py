@@ -287,3 +287,56 @@ def test_a_unix_listener_whose_folder_is_gone_is_a_fault_of_the_reload(manager):
     assert answer.status == 422 and one.pids() == pids
     folder.mkdir()
     assert one.reload()["outcome"] == "reloaded" and one.fetch()[0] == 200
+
+
+# Shuts its socket down when it is told to, and ends; serves otherwise.
+SHUTTER = """
+import os, signal, socket
+listener = socket.socket(fileno=3)
+def shut(*_):
+    listener.shutdown(socket.SHUT_RDWR)
+    os._exit(0)
+signal.signal(signal.SIGUSR2, shut)
+while True:
+    try:
+        connection, _ = listener.accept()
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n")
+        connection.close()
+    except OSError:
+        signal.pause()
+"""
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_listener_that_a_worker_shut_down_is_mended(manager, kind):
+    one = manager(start=False)
+    (one.directory / "app.py").write_text(SHUTTER)
+    address = f"tcp://127.0.0.1:{free_port()}" if kind == "tcp" else f"unix://{one.directory}/web.sock"
+    one.write({**one.config, "pools": {"web": {
+        "command": ["/usr/bin/python3", "-S", "app.py"], "directory": str(one.directory),
+        "listen": [address], "workers": 2}}}).start()
+    address = one.address()
+    assert fetch(address)[0] == 200
+    os.kill(one.pids()[0], signal.SIGUSR2)
+    eventually(lambda: "had been shut down by a process that has it" in one.log())
+    one.settle()
+    # Whoever is new has a socket that serves; of a path those that are there have the old one.
+    assert one.reload()["outcome"] == "reloaded"
+    assert all(fetch(address)[0] == 200 for _ in range(6))
+
+
+def test_a_listener_that_was_shut_down_is_told_in_status_until_it_is_mended(manager):
+    one = manager(start=False)
+    script = SHUTTER.replace("os._exit(0)", "return")
+    (one.directory / "app.py").write_text(script)
+    one.write({**one.config, "pools": {"web": {
+        "command": ["/usr/bin/python3", "-S", "app.py"], "directory": str(one.directory),
+        "listen": [ANY_PORT], "workers": 1}}}).start()
+    assert fetch(one.address())[0] == 200
+    os.kill(one.pids()[0], signal.SIGUSR2)
+    eventually(lambda: "was shut down by a process that has it: nobody can connect" in
+               (one.pool()["last_error"] or {}).get("message", ""))
+    assert one.reload()["outcome"] == "reloaded"
+    assert one.pool()["last_error"] is None
+    assert fetch(one.address())[0] == 200
