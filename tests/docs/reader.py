@@ -38,6 +38,7 @@ PORT = re.compile(r"(?P<host>127\.0\.0\.1|localhost|\[::1?\]|0\.0\.0\.0|\*)"
 
 # What goes on until it is stopped. Everything else is waited for.
 MANAGER = re.compile(r"^ostlerd\b(?!.*\s(?:--check|--print-config|--help|--version)\b)(?!.*&$)")
+IN_BACKGROUND = re.compile(r"^ostlerd\b.*&$")
 FOLLOWER = re.compile(r"^(?:ostlerctl\b.*\bevents\b.*\s(?:--follow|-f)\b|(?:api|curl)\b.*\s-N\b)")
 # What only looks is done again if it does not show yet what it should, as a reader would.
 LOOK = re.compile(r"^(?:ostlerctl\s+(?:--json\s+)?(?:status|events)\b"
@@ -200,6 +201,8 @@ class Reader:
                 self.followers.append((job, command))
                 eventually(lambda job=job: job.status is not None or self._connected(job), 20)
             else:
+                if IN_BACKGROUND.match(command.text):
+                    self.end_manager()
                 self.run(command, may_fail)
 
     def run(self, command, may_fail):
@@ -217,10 +220,13 @@ class Reader:
             for match in PORT.finditer(self.here(command.text)):
                 self._answers(int(match["port"]))
 
-    def start_manager(self, command, may_fail):
+    def end_manager(self):
         if self.manager and self.manager.status is None:
             self.manager.interrupt()
             eventually(lambda: self.manager.status is not None, 40, "the end of the last ostlerd")
+
+    def start_manager(self, command, may_fail):
+        self.end_manager()
         self.manager_socket = self._control_socket(command)
         self.manager = job = self._another_terminal(command)
         eventually(lambda: job.status is not None or self._calm(), 60,
