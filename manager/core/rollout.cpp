@@ -238,8 +238,9 @@ void Machine::roll_back(Pool& pool, const Failure& failure, WorkerId worker) {
   for (auto& [number, slot] : pool.slots) slot.forget_failures();
 }
 
-// Every slot of the target is in the hands of the desired generation, and nobody else is left. What
-// is rolled back to has to serve again in every slot first.
+// Every slot of the target is in the hands of the desired generation, and nobody else is left, nor
+// a new worker that is unfit and serves until its successor does. What is rolled back to has to
+// serve again in every slot first.
 bool Machine::rollout_finished(const Pool& pool) const {
   if (pool.slots.size() != static_cast<std::size_t>(pool.target())) return false;
   for (const auto& [number, slot] : pool.slots) {
@@ -251,7 +252,9 @@ bool Machine::rollout_finished(const Pool& pool) const {
     if (has_to && std::ranges::none_of(pool.workers, serves)) return false;
   }
   return std::ranges::all_of(pool.workers, [&](const auto& entry) {
-    return entry.second.generation == pool.desired || entry.second.stuck;
+    const Worker& worker = entry.second;
+    const bool unfit = worker.failed && worker.active() && !pool.rollout->rolling_back;
+    return (worker.generation == pool.desired && !unfit) || worker.stuck;
   });
 }
 

@@ -156,6 +156,7 @@ void Oracle::check_outcome_due(const Pool& pool) {
   for (const Worker* worker : pool.workers) {
     if (worker->generation != to && !worker->stuck) return;
     if (!worker->active()) continue;
+    if (worker->failed) return;  // until its successor serves
     const Slot& slot = pool.slots.at(worker->slot);
     const bool proven = slot.proven == to && !slot.forgotten && slot.sure() && !slot.vacated;
     if (!proven) return;

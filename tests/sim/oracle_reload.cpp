@@ -264,8 +264,10 @@ void Oracle::leave(Pool& pool, const Plan& plan) {
 
 void Oracle::inherited(const std::string& heir, bool holds) {
   std::vector<Pool*> decided;
-  for (auto& [pool, heirs] : reload_->heirs) {
-    if (heirs.erase(heir) > 0 && (!holds || heirs.empty())) decided.push_back(pool);
+  for (const auto& pool : pools_) {  // the older first
+    const auto heirs = reload_->heirs.find(pool.get());
+    if (heirs == reload_->heirs.end() || heirs->second.erase(heir) == 0) continue;
+    if (!holds || heirs->second.empty()) decided.push_back(pool.get());
   }
   for (Pool* pool : decided) {
     reload_->heirs.erase(pool);

@@ -271,8 +271,14 @@ void Oracle::act(const TurnAway& action) {
     return one->name == action.pool_name && !one->owes_turning_away.empty();
   });
   if (pool == pools_.end()) return wrong("unfounded turning away: " + action.pool_name);
+  const auto list = [](const std::set<std::string>& keys) {
+    std::string text;
+    for (const std::string& key : keys) text += " " + key;
+    return text;
+  };
   check((*pool)->owes_turning_away == listeners,
-        "turned away from the wrong listeners: " + action.pool_name);
+        "turned away from the wrong listeners: " + action.pool_name + list(listeners) + ", not" +
+            list((*pool)->owes_turning_away));
   (*pool)->owes_turning_away.clear();
 }
 
