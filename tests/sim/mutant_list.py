@@ -440,7 +440,7 @@ MUTANTS = [
      "other.active() && other.generation == rollout.to && !other.ready();",
      "other.active() && other.generation == rollout.to;"),
     ("finished-before-the-old-left", "rollout.cpp",
-     "return entry.second.generation == pool.desired || entry.second.stuck;", "return true;"),
+     "return (worker.generation == pool.desired && !unfit) || worker.stuck;", "return !unfit;"),
     ("finished-before-proven", "rollout.cpp",
      "    if (slot.proven != pool.desired) return false;\n", ""),
     # --- reload.cpp ------------------------------------------------------------------------------
