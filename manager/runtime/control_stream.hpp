@@ -1,9 +1,10 @@
 // A client's connection to the control socket, from which no descriptor is taken.
 //
-// What somebody sends along (SCM_RIGHTS) would be closed by the kernel within recvmsg(2), or with
-// the socket in whose queue it lies, and both may take as long as the sender likes (see
-// background_closer.hpp). From Linux 6.16 on the kernel refuses it to the sender (SO_PASSRIGHTS).
-// Before that it is received, and closed on another thread, and so is the socket.
+// A client can send descriptors along (SCM_RIGHTS). Closing them may take as long as the client
+// likes (see background_closer.hpp), and the kernel would do it within recvmsg(2), or when the
+// socket is closed. From Linux 6.16 on the kernel lets the client's sendmsg(2) fail
+// (SO_PASSRIGHTS). Before that the stream receives the descriptors, and another thread closes them
+// and the socket.
 #pragma once
 
 #include <boost/asio/buffer.hpp>

@@ -16,8 +16,8 @@ constexpr std::size_t kMostDescriptors = 253;
 
 std::vector<UniqueFd> descriptors_of(msghdr& message);
 
-// Has the kernel refuse descriptors to whoever sends them to `socket`, or to one that is accepted
-// from it (SO_PASSRIGHTS, Linux 6.16). An older kernel cannot, which is no error.
+// From now on sendmsg(2) with descriptors to `socket`, or to a socket accepted from it, fails with
+// EPERM (SO_PASSRIGHTS, Linux 6.16). An older kernel cannot do that, which is no error.
 void refuse_descriptors(int socket);
 bool refuses_descriptors(int socket);
 

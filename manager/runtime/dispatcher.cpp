@@ -113,11 +113,12 @@ HandoverPort::Accepted Dispatcher::Port::accept(const std::string& listener,
       return Accepted::kOne;
     }
     if (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR) continue;
+    const int error = errno;
     failed = true;
-    ListenError lost;
-    if (errno == EINVAL && dispatcher_.listeners_.mend(listener, lost)) continue;  // shut down
+    ListenError lost;  // EINVAL: the socket was shut down
+    if (error == EINVAL && dispatcher_.listeners_.mend(listener, lost)) break;
     if (std::exchange(dispatcher_.starvation_told_, true)) continue;
-    spdlog::error("accept from {}: {}", listener, std::generic_category().message(errno));
+    spdlog::error("accept from {}: {}", listener, std::generic_category().message(error));
   }
   return failed ? Accepted::kFailed : Accepted::kNone;
 }

@@ -31,6 +31,7 @@ struct Listeners::Socket {
   std::string inherited;     // NAME; empty: opened here
   bool turned_away = false;  // no new connection finds it
   bool shown_later = false;  // not before a worker for it is ready
+  bool told_dead = false;    // it was shut down, and cannot listen again: logged once
   [[nodiscard]] bool is_tcp() const { return listener.address.kind == AddressKind::kTcp; }
 };
 
@@ -54,8 +55,8 @@ std::string without_detours(const std::string& path) {
   return error ? path : (folder / path.substr(slash + 1)).string();
 }
 
-// By shutdown(2), by whoever has it. A tcp socket does not listen any more; a unix socket says so
-// still, but hangs up.
+// Any process that has a listening socket can end it with shutdown(2). SO_ACCEPTCONN is 0 then for
+// a tcp socket; a unix socket keeps it, and polls as hung up.
 bool is_shut_down(const UniqueFd& fd) {
   int listens = 1;
   socklen_t size = sizeof listens;
@@ -160,9 +161,9 @@ bool Listeners::mend(const std::string& key, ListenError& error) {
 }
 
 // A tcp socket keeps its port; others cannot listen again.
-bool Listeners::listen_again(const std::string& key, const Socket& socket, ListenError& error) {
+bool Listeners::listen_again(const std::string& key, Socket& socket, ListenError& error) {
   if (!can_listen_again(socket.members.front().fd)) {
-    spdlog::error("{} {}", key, fault(key));
+    if (!std::exchange(socket.told_dead, true)) spdlog::error("{} {}", key, fault(key));
     return true;
   }
   for (const Member& member : socket.members) {

@@ -76,8 +76,8 @@ class Listeners {
   // the socket has shut it down (shutdown(2) is for all who have it). A clause that follows the
   // name, with what helps; "": nothing is wrong.
   [[nodiscard]] std::string fault(const std::string& key) const;
-  // Has it listen again, or binds the path anew, for whoever gets it next; what cannot be mended is
-  // logged. False: error.
+  // Mends that: a tcp socket listens again, a path is bound anew, and the next worker gets the new
+  // socket. One that cannot be mended is logged once, and is no error. False: error.
   [[nodiscard]] bool mend(const std::string& key, ListenError& error);
 
   // `may_wait`: a narrower address than one of ours need not get connections before a worker is
@@ -153,7 +153,7 @@ class Listeners {
   [[nodiscard]] bool open_beside_own(Socket& socket, const config::Listener& listener,
                                      bool may_wait, UniqueFd& fd, ListenError& error);
   [[nodiscard]] bool open_anew(const std::string& key, Socket& socket, ListenError& error);
-  [[nodiscard]] bool listen_again(const std::string& key, const Socket& socket, ListenError& error);
+  [[nodiscard]] bool listen_again(const std::string& key, Socket& socket, ListenError& error);
   void retire(const std::string& key, std::vector<Member> members);
   InheritedSockets inherited_;
   std::map<std::string, Socket> sockets_;

@@ -19,7 +19,7 @@
 namespace ostler::runtime {
 
 Connection::~Connection() {
-  // Else whoever had it could make close(2) wait for a peer that does not read.
+  // A worker that had it may have set SO_LINGER: close(2) would wait for a peer that does not read.
   constexpr linger kOff{};
   if (fd) ::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &kOff, sizeof kOff);
 }

@@ -33,7 +33,7 @@ struct Lingering {
             0);
   }
 
-  UniqueFd peer;  // closing it lets whoever closes `socket` go on
+  UniqueFd peer;  // when it is closed, a close(2) of `socket` returns
   UniqueFd socket;
 };
 
