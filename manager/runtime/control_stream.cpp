@@ -1,8 +1,5 @@
 #include "runtime/control_stream.hpp"
 
-#include <sys/socket.h>
-
-#include <array>
 #include <cerrno>
 #include <vector>
 
@@ -39,24 +36,16 @@ void ControlStream::shutdown(Socket::shutdown_type what) {
 
 std::size_t ControlStream::receive(boost::asio::mutable_buffer into,
                                    boost::system::error_code& error) {
-  iovec part{into.data(), into.size()};
-  msghdr header{};
-  header.msg_iov = &part;
-  header.msg_iovlen = 1;
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMostDescriptors)> control{};
-  header.msg_control = control.data();
-  header.msg_controllen = control.size();
-  const ssize_t size = ::recvmsg(socket_.native_handle(), &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-  if (size < 0) {
+  Received received = runtime::receive(socket_.native_handle(), into.data(), into.size());
+  if (received.size < 0) {
     const bool again = errno == EAGAIN || errno == EINTR;
     error = again ? boost::system::error_code(boost::asio::error::would_block)
                   : boost::system::error_code(errno, boost::system::system_category());
     return 0;
   }
-  std::vector<UniqueFd> descriptors = descriptors_of(header);
-  if (!descriptors.empty()) closer_.close(std::move(descriptors));
-  if (size == 0 && into.size() > 0) error = boost::asio::error::eof;
-  return static_cast<std::size_t>(size);
+  if (!received.descriptors.empty()) closer_.close(std::move(received.descriptors));
+  if (received.size == 0 && into.size() > 0) error = boost::asio::error::eof;
+  return static_cast<std::size_t>(received.size);
 }
 
 }  // namespace ostler::runtime

@@ -1,5 +1,8 @@
 #include "runtime/descriptors.hpp"
 
+#include <sys/uio.h>
+
+#include <array>
 #include <cstring>
 
 namespace ostler::runtime {
@@ -22,6 +25,23 @@ std::vector<UniqueFd> descriptors_of(msghdr& message) {
     }
   }
   return descriptors;
+}
+
+Received receive(int socket, void* into, std::size_t size) {
+  iovec part{into, size};
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMostDescriptors)> control{};
+  header.msg_control = control.data();
+  header.msg_controllen = control.size();
+  Received received;
+  received.size = ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (received.size < 0) return received;
+  const auto flags = static_cast<unsigned>(header.msg_flags);
+  received.truncated = (flags & unsigned{MSG_TRUNC | MSG_CTRUNC}) != 0;
+  received.descriptors = descriptors_of(header);
+  return received;
 }
 
 void refuse_descriptors(int socket) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <sys/socket.h>
+#include <sys/types.h>
 
 #include <cstddef>
 #include <vector>
@@ -15,6 +16,14 @@ namespace ostler::runtime {
 constexpr std::size_t kMostDescriptors = 253;
 
 std::vector<UniqueFd> descriptors_of(msghdr& message);
+
+struct Received {
+  ssize_t size = -1;  // as recvmsg(2) returns it; errno is set if that is -1
+  bool truncated = false;
+  std::vector<UniqueFd> descriptors;  // also of a message of no bytes
+};
+// Takes a message, and all descriptors that came along, without waiting.
+Received receive(int socket, void* into, std::size_t size);
 
 // From now on sendmsg(2) with descriptors to `socket`, or to a socket accepted from it, fails with
 // EPERM (SO_PASSRIGHTS, Linux 6.16). An older kernel cannot do that, which is no error.

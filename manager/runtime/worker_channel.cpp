@@ -99,29 +99,23 @@ void WorkerChannel::drain() {
 
 bool WorkerChannel::receive_one() {
   ostler_message message{};
-  iovec part{&message, sizeof message};
-  msghdr header{};
-  header.msg_iov = &part;
-  header.msg_iovlen = 1;
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMostDescriptors)> control{};
-  header.msg_control = control.data();
-  header.msg_controllen = control.size();
-  ssize_t size = -1;
+  Received received;
   // A worker that ended with something unread: that is said once, and before what it had sent.
   do {
-    size = ::recvmsg(socket_.native_handle(), &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-  } while (size < 0 && errno == ECONNRESET);
-  if (size < 0) {
+    received = receive(socket_.native_handle(), &message, sizeof message);
+  } while (received.size < 0 && errno == ECONNRESET);
+  if (received.size < 0) {
     if (errno != EAGAIN && errno != EINTR) close();
     return false;
   }
-  if (size == 0) {  // it is gone, or has closed its end; a packet of no bytes looks the same
+  std::vector<UniqueFd>& descriptors = received.descriptors;
+  if (received.size ==
+      0) {  // it is gone, or has closed its end; a packet of no bytes looks the same
+    if (!descriptors.empty()) closer_.close(std::move(descriptors));
     close();
     return false;
   }
-  std::vector<UniqueFd> descriptors = descriptors_of(header);
-  if ((static_cast<unsigned>(header.msg_flags) & unsigned{MSG_TRUNC | MSG_CTRUNC}) != 0 ||
-      size != sizeof message || descriptors.size() > OSTLER_BATCH) {
+  if (received.truncated || received.size != sizeof message || descriptors.size() > OSTLER_BATCH) {
     give_up("a message of another size, or with too many descriptors");
   } else if (!descriptors.empty() && message.type != OSTLER_RETURN) {
     give_up("a message with a descriptor");

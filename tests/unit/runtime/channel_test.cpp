@@ -175,6 +175,19 @@ TEST_CASE("a descriptor from a worker is not taken") {
   CHECK(is_free(next));  // no descriptor was kept
 }
 
+TEST_CASE("a descriptor that comes with no byte is not kept") {
+  Fixture with;
+  Packet packet;
+  packet.part.iov_len = 0;
+  packet.put(with.ends.scoreboard.get());
+  REQUIRE(::sendmsg(with.ends.channel.get(), &packet.header, 0) == 0);
+  const int next = ::dup(0);
+  ::close(next);
+  with.channel->drain();
+  CHECK(is_closed(with.ends.channel));
+  CHECK(is_free(next));
+}
+
 TEST_CASE("a worker that floods its channel loses it") {
   Fixture with;
   for (int i = 0; i <= runtime::limits::kMessagesPerSpan && with.broken.empty(); ++i) {
