@@ -254,7 +254,10 @@ void Oracle::check_calm(const Pool& pool, const Note& note) {
   if (!seen) return wrong("scaled down without having looked for so long: " + pool.name);
   std::vector<Load::Answer> answers;
   for (const Load::Answer& answer : load.row) {
-    if (answer.at >= now_ - span) answers.push_back(answer);
+    if (answer.at < now_ - span) continue;
+    // Of several at the instant in which the span begins, the last one begins it.
+    if (answer.at == now_ - span) answers.clear();
+    answers.push_back(answer);
   }
   const auto mean = [&](std::size_t from, std::size_t to, auto&& of) {
     double sum = 0;
