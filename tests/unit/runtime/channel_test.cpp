@@ -20,6 +20,7 @@
 #include "runtime/limits.hpp"
 #include "runtime/worker_channel.hpp"
 #include "tests/unit/runtime/lingering.hpp"
+#include "tests/unit/runtime/sockets.hpp"
 
 using namespace ostler;
 using namespace std::chrono_literals;
@@ -77,13 +78,7 @@ struct Packet {
   }
   Packet(const Packet&) = delete;
   Packet& operator=(const Packet&) = delete;
-  void put(int descriptor) {
-    cmsghdr* const rights = CMSG_FIRSTHDR(&header);
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(rights), &descriptor, sizeof descriptor);
-  }
+  void put(int descriptor) const { runtime::attach(header, descriptor); }
   UniqueFd take() {
     REQUIRE(CMSG_FIRSTHDR(&header) != nullptr);
     int descriptor = -1;
@@ -476,34 +471,12 @@ TEST_CASE("a batch comes back with its listener; a message with more is none") {
 
 TEST_CASE("a connection back is one that came in by that listener, and still there") {
   Fixture with;
-  const auto listen = [](std::uint16_t& port) {
-    UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    auto* const plain = reinterpret_cast<sockaddr*>(&address);
-    REQUIRE(::bind(listener.get(), plain, size) == 0);
-    REQUIRE(::listen(listener.get(), 8) == 0);
-    REQUIRE(::getsockname(listener.get(), plain, &size) == 0);
-    port = address.sin_port;
-    return listener;
-  };
-  const auto connect = [](std::uint16_t port) {
-    UniqueFd client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.sin_port = port;
-    REQUIRE(::connect(client.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
-    return client;
-  };
   std::uint16_t port = 0;
   std::uint16_t other_port = 0;
-  const UniqueFd listener = listen(port);
-  const UniqueFd other = listen(other_port);
-  const UniqueFd client = connect(port);
-  UniqueFd accepted(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  const UniqueFd listener = runtime::listen_on_loopback(port);
+  const UniqueFd other = runtime::listen_on_loopback(other_port);
+  const UniqueFd client = runtime::connect_to_loopback(port);
+  UniqueFd accepted = runtime::accept_from(listener);
   const UniqueFd same(::dup(accepted.get()));
   std::vector<runtime::Connection> batch;
   batch.emplace_back(std::move(accepted), "a");
@@ -519,8 +492,8 @@ TEST_CASE("a connection back is one that came in by that listener, and still the
     give_back(with, client.get());
   }
   SUBCASE("one that came in by another listener") {
-    const UniqueFd client_of_other = connect(other_port);
-    const UniqueFd theirs(::accept4(other.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    const UniqueFd client_of_other = runtime::connect_to_loopback(other_port);
+    const UniqueFd theirs = runtime::accept_from(other);
     give_back(with, theirs.get());
   }
   SUBCASE("of a listener that it had none of") {

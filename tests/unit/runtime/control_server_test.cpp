@@ -19,6 +19,7 @@
 #include "runtime/descriptors.hpp"
 #include "tests/unit/runtime/control_server_fixture.hpp"
 #include "tests/unit/runtime/lingering.hpp"
+#include "tests/unit/runtime/sockets.hpp"
 
 using namespace ostler;
 using namespace ostler::runtime;
@@ -350,12 +351,7 @@ TEST_CASE("a descriptor that a client sends holds up nobody") {
     header.msg_iovlen = 1;
     header.msg_control = control.data();
     header.msg_controllen = control.size();
-    cmsghdr* const rights = CMSG_FIRSTHDR(&header);
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(sizeof(int));
-    const int fd = one.socket.get();
-    std::memcpy(CMSG_DATA(rights), &fd, sizeof fd);
+    attach(header, one.socket.get());
     REQUIRE(sendmsg(client.fd(), &header, 0) > 0);
     one.socket.reset();
   };

@@ -3,28 +3,22 @@
 #pragma once
 
 #include <doctest/doctest.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <cstdint>
 #include <string>
 
 #include "runtime/unique_fd.hpp"
+#include "tests/unit/runtime/sockets.hpp"
 
 namespace ostler::runtime {
 
 struct Lingering {
-  Lingering() : peer(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    const UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    auto* const plain = reinterpret_cast<sockaddr*>(&address);
-    REQUIRE(::bind(listener.get(), plain, size) == 0);
-    REQUIRE(::listen(listener.get(), 8) == 0);
-    REQUIRE(::getsockname(listener.get(), plain, &size) == 0);
-    REQUIRE(::connect(peer.get(), plain, size) == 0);
-    socket = UniqueFd(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  Lingering() {
+    std::uint16_t port = 0;
+    const UniqueFd listener = listen_on_loopback(port);
+    peer = connect_to_loopback(port);
+    socket = accept_from(listener);
     const std::string unread(65536, 'x');
     while (::send(socket.get(), unread.data(), unread.size(), MSG_DONTWAIT) > 0) {
     }
