@@ -25,6 +25,9 @@ class ControlStream {
   using executor_type = Socket::executor_type;
 
   ControlStream(Socket socket, BackgroundCloser& closer);
+  ~ControlStream() { close(); }
+  ControlStream(const ControlStream&) = delete;
+  ControlStream& operator=(const ControlStream&) = delete;
 
   executor_type get_executor() { return socket_.get_executor(); }
   [[nodiscard]] bool is_open() const { return socket_.is_open(); }

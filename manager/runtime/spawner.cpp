@@ -55,7 +55,8 @@ enum class Stage : std::uint8_t {
 };
 constexpr std::array kStageNames = {
   "", "clone", "open /dev/null", "setsid", "dup", "close_range", "setrlimit", "umask", "bounding",
-  "setgroups", "setresgid", "setresuid", "capset", "verify", "chdir", "no_new_privs", "prctl", "parent", "signals", "exec",
+  "setgroups", "setresgid", "setresuid", "capset", "verify", "chdir", "no_new_privs", "prctl",
+  "parent", "signals", "exec",
 };
 // clang-format on
 static_assert(kStageNames.size() == static_cast<std::size_t>(Stage::kExec) + 1);
@@ -157,8 +158,8 @@ OSTLER_IN_CHILD bool verify_identity(Child& child, uid_t uid, gid_t gid) {
   return true;
 }
 
-// What is not in the bounding set no exec can give, not even where no_new_privs were circumvented.
-// Without CAP_SETPCAP it stays, and no_new_privs has to suffice.
+// No exec gives a capability that is not in the bounding set. Without CAP_SETPCAP the set stays as
+// it is, and no_new_privs has to suffice.
 OSTLER_IN_CHILD bool empty_bounding_set(Child& child) {
   for (int capability = 0; capability < 64; ++capability) {
     if (syscall(SYS_prctl, PR_CAPBSET_DROP, capability, 0, 0, 0) == 0) continue;

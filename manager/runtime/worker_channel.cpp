@@ -42,7 +42,10 @@ bool has_option(int fd, int name, int wanted) {
 }
 
 bool is_connection(int fd) {
-  if (!has_option(fd, SO_TYPE, SOCK_STREAM) || !has_option(fd, SO_ACCEPTCONN, 0)) return false;
+  return has_option(fd, SO_TYPE, SOCK_STREAM) && has_option(fd, SO_ACCEPTCONN, 0);
+}
+
+bool is_connected(int fd) {
   sockaddr_storage peer{};
   socklen_t size = sizeof peer;
   return ::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
@@ -67,6 +70,10 @@ WorkerChannel::WorkerChannel(boost::asio::io_context& context, WorkerEnds& worke
   UniqueFd ours = make_socket(worker_ends.channel);
   socket_.assign(ours.get());
   static_cast<void>(ours.release());
+}
+
+WorkerChannel::~WorkerChannel() {
+  close();
 }
 
 void WorkerChannel::start(Hooks hooks, std::vector<std::string> listeners) {
@@ -109,8 +116,8 @@ bool WorkerChannel::receive_one() {
     return false;
   }
   std::vector<UniqueFd>& descriptors = received.descriptors;
-  if (received.size ==
-      0) {  // it is gone, or has closed its end; a packet of no bytes looks the same
+  // It is gone, or has closed its end; a packet of no bytes looks the same.
+  if (received.size == 0) {
     if (!descriptors.empty()) closer_.close(std::move(descriptors));
     close();
     return false;
@@ -174,12 +181,14 @@ void WorkerChannel::take_returned(const ostler_message& message,
   for (const UniqueFd& fd : descriptors) {
     if (!came_in_by(listener, fd.get())) return give_up("something back that it was not given");
   }
+  returned_ += descriptors.size();
   std::vector<Connection> connections;
-  for (UniqueFd& fd : std::exchange(descriptors, {})) {
-    connections.push_back({std::move(fd), listener});
+  for (UniqueFd& fd : descriptors) {
+    // The client may have reset it meanwhile: then nobody is to be served.
+    if (is_connected(fd.get())) connections.emplace_back(std::move(fd), listener);
   }
-  returned_ += connections.size();
-  hooks_.returned(std::move(connections));
+  std::erase_if(descriptors, [](const UniqueFd& fd) { return !fd; });
+  if (!connections.empty()) hooks_.returned(std::move(connections));
 }
 
 // A worker says a word when it starts, when it wakes and when it is worn.
@@ -206,7 +215,7 @@ void WorkerChannel::close() {
   closer_.close(std::move(descriptor));
 }
 
-// An established connection whose end here is where those of that listener have theirs.
+// A connection whose end here is where those of that listener have theirs.
 bool WorkerChannel::came_in_by(const std::string& listener, int fd) const {
   const auto place = places_.find(listener);
   return place != places_.end() && is_connection(fd) && place->second.contains(place_of(fd));

@@ -63,6 +63,9 @@ class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
 
   // Throws std::system_error.
   WorkerChannel(boost::asio::io_context& context, WorkerEnds& worker_ends);
+  ~WorkerChannel();
+  WorkerChannel(const WorkerChannel&) = delete;
+  WorkerChannel& operator=(const WorkerChannel&) = delete;
 
   // From now on messages are delivered as they come. `listeners`: the keys of those that the worker
   // serves, in the order in which it counts them.

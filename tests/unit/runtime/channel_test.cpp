@@ -475,7 +475,7 @@ TEST_CASE("a connection back is one that came in by that listener, and still the
   std::uint16_t other_port = 0;
   const UniqueFd listener = runtime::listen_on_loopback(port);
   const UniqueFd other = runtime::listen_on_loopback(other_port);
-  const UniqueFd client = runtime::connect_to_loopback(port);
+  UniqueFd client = runtime::connect_to_loopback(port);
   UniqueFd accepted = runtime::accept_from(listener);
   const UniqueFd same(::dup(accepted.get()));
   std::vector<runtime::Connection> batch;
@@ -486,6 +486,15 @@ TEST_CASE("a connection back is one that came in by that listener, and still the
     give_back(with, same.get());
     CHECK(with.broken.empty());
     CHECK(with.returned.size() == 1);
+    return;
+  }
+  SUBCASE("one that its client has reset") {
+    const linger reset{1, 0};
+    REQUIRE(::setsockopt(client.get(), SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0);
+    client.reset();
+    give_back(with, same.get());
+    CHECK(with.broken.empty());
+    CHECK(with.returned.empty());
     return;
   }
   SUBCASE("the client's end of one") {
