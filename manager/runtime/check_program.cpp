@@ -21,14 +21,21 @@ struct Check {
   explicit Check(boost::asio::io_context& context) : timer(context) {}
   boost::asio::steady_timer timer;
   std::shared_ptr<WorkerOutput> output;
+  std::unique_ptr<Newborn> newborn;
   bool late = false;
 };
+
+std::string not_started(const Newborn& newborn) {
+  return "the check could not be started: " + newborn.failure_text();
+}
 
 std::string fault_of(const Check& check, const core::Exited& exit, std::chrono::nanoseconds limit) {
   std::string fault;
   if (check.late) {
     const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(limit).count();
     fault = "the check did not end within " + std::to_string(ms) + " ms";
+  } else if (check.newborn->look() == Newborn::State::kFailed) {
+    fault = not_started(*check.newborn);
   } else if (exit.signaled) {
     fault = "the check was killed by " + core::signal_name(exit.code);
   } else if (exit.code != 0) {
@@ -55,18 +62,20 @@ void run_check(boost::asio::io_context& context, ChildWatch& children, SpawnRequ
   request.death_signal = SIGKILL;
   const StopTerms terms{SIGKILL, {}, false};  // a check has had its time, and so have its children
   request.tag = children.new_tag(terms);
-  SpawnResult spawned = spawn(request);
-  if (spawned.pid < 0) {
-    children.never_started(request.tag);
-    return done("the check could not be started: " + failure_text(request, spawned));
+  const Tag tag = request.tag;
+  auto newborn = std::make_unique<Newborn>(std::move(request));
+  const pid_t pid = newborn->pid();
+  if (pid < 0) {
+    children.never_started(tag);
+    return done(not_started(*newborn));
   }
   auto check = std::make_shared<Check>(context);
   check->output = std::make_shared<WorkerOutput>(context, std::move(reading));
   check->output->start(nullptr);
   Child child;
   child.name = name + "'s health check";
-  child.pidfd = std::move(spawned.pidfd);
-  child.tag = request.tag;
+  child.pidfd = newborn->take_pidfd();
+  child.tag = tag;
   child.terms = terms;
   child.on_exit = [check, limit, done = std::move(done)](const core::Exited& exit) {
     check->timer.cancel();
@@ -74,9 +83,10 @@ void run_check(boost::asio::io_context& context, ChildWatch& children, SpawnRequ
     check->output->close();
     done(fault_of(*check, exit, limit));
   };
-  children.add(spawned.pid, std::move(child));
+  check->newborn = std::move(newborn);
+  children.add(pid, std::move(child));
   check->timer.expires_after(limit);
-  check->timer.async_wait([check, &children, pid = spawned.pid](const auto& error) {
+  check->timer.async_wait([check, &children, pid](const auto& error) {
     if (error) return;
     check->late = true;
     children.signal(pid, SIGKILL);

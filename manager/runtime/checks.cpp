@@ -39,6 +39,7 @@ void keep_earlier(std::optional<core::Lasting>& kept, core::Lasting other) {
 void Runtime::start_channel(core::WorkerId worker, const Process& process) {
   WorkerChannel::Hooks hooks;
   hooks.heard = [this, worker](core::WorkerSign sign) {
+    starts_.settle(worker);
     if (sign == core::WorkerSign::kAwake) note_cpu(worker);
     if (sign == core::WorkerSign::kReady) {
       const auto found = processes_.find(worker);
@@ -50,6 +51,7 @@ void Runtime::start_channel(core::WorkerId worker, const Process& process) {
   hooks.broken = [this, worker, whom = about(process)](const std::string& reason) {
     log_event(spdlog::level::warn, whom, "{}[{}] sent {} on its channel, which is closed now",
               *whom.worker, *whom.pid, reason);
+    starts_.settle(worker);
     enqueue(core::WorkerSigned{worker, core::WorkerSign::kGarbled});
   };
   hooks.room = [this, pool = process.pool_id] { dispatcher_.has_room(pool); };

@@ -34,6 +34,10 @@ inline constexpr std::size_t kLooksPerSweep = 64;
 // A look that has not come back after so long is left alone, and how many may be.
 inline constexpr auto kLookPatience = seconds(5);
 inline constexpr std::size_t kLostSweeps = 8;
+// How long a new process may take to execute its program before it is killed; and how long until it
+// is dead.
+inline constexpr auto kExecPatience = seconds(5);
+inline constexpr auto kDeathPatience = seconds(1);
 // A worker's channel: messages taken at a time, and in a span of time before it is closed.
 inline constexpr int kMessagesPerTurn = 16;
 inline constexpr int kMessagesPerSpan = 1000;

@@ -59,11 +59,9 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
       notify_(context, removals_, notify_hooks()),
       children_(
           context, *options_.watcher, [this](core::WorkerId worker) { notify_.drain(worker); },
-          [this](const core::Exited& event) {
-            exits_.push_back(event);
-            schedule();
-          }),
+          [this](const core::Exited& event) { on_exit(event); }),
       watcher_end_(context),
+      starts_(context, start_hooks()),
       readiness_(context, readiness_hooks()),
       signals_(context, [this](int signal) { on_signal(signal); }),
       backlog_watch_(context),
@@ -364,6 +362,7 @@ void Runtime::see_to_orphans() {
 void Runtime::on_notification(core::WorkerId worker, const Notification& notification) {
   const auto found = processes_.find(worker);
   if (found == processes_.end()) return;
+  starts_.settle(worker);
   Process& process = found->second;
   // A worker that speaks the channel has said so before it said this.
   process.channel->drain();
@@ -424,71 +423,105 @@ void Runtime::perform(const core::Spawn& action) {
   process.generation = action.generation;
   process.launch = launches_.at(action.launch);
   const config::Output& output = process.launch->pool.output;
-  const std::string path = output_path(*process.launch, action.slot, action.generation);
-  std::shared_ptr<spdlog::logger> file;
+  std::shared_ptr<spdlog::logger> file;  // open until the worker's own has it
   UniqueFd output_end;
   WorkerChannel::WorkerEnds channel_ends;
-  SpawnRequest request;
-  SpawnResult spawned;
   std::string stage = "open the channel";
   ListenError failure;
   if (!give_sockets(action, process.launch->pool, failure)) {
-    listeners_.release(action.worker);
-    return enqueue(core::SpawnFailed{action.worker, failure.stage, failure.error});
+    return not_started(action.worker, failure.stage, failure.error);
   }
-  const StopTerms terms = stop_terms(process.launch->pool);
-  const Tag tag = children_.new_tag(terms);
+  Child child;
+  child.worker = action.worker;
+  child.terms = stop_terms(process.launch->pool);
+  child.tag = children_.new_tag(child.terms);
+  const Tag tag = child.tag;
+  int error = 0;
   try {
     process.channel = std::make_shared<WorkerChannel>(context_, channel_ends);
     stage = "pipe";
     if (output.mode == config::OutputMode::kFile) {
-      file = file_logger(path, nullptr);
+      file = file_logger(output_path(*process.launch, action.slot, action.generation), nullptr);
     }
-    request = make_spawn_request(*process.launch,
-                                 {action.pool_name, action.slot, action.generation,
-                                  notify_.open(action.worker, notify_owner(*process.launch)),
-                                  options_.environment, action.worker, action.recycle_requests,
-                                  channel_ends.channel.get(), channel_ends.scoreboard.get()},
-                                 listeners_);
+    SpawnRequest request =
+        make_spawn_request(*process.launch,
+                           {action.pool_name, action.slot, action.generation,
+                            notify_.open(action.worker, notify_owner(*process.launch)),
+                            options_.environment, action.worker, action.recycle_requests,
+                            channel_ends.channel.get(), channel_ends.scoreboard.get()},
+                           listeners_);
     if (!request.umask) request.umask = options_.umask;
     request.open_files = options_.open_files;
     request.tag = tag;
     open_output(process, request, output_end);
-    stage.clear();
-    spawned = spawn(request);
-  } catch (const LogFileError& error) {
-    stage = error.what();
-  } catch (const std::system_error& error) {
-    spawned.error = error.code().value();
-  } catch (const boost::system::system_error& error) {
-    spawned.error = error.code().value();
+    auto newborn = std::make_unique<Newborn>(std::move(request));
+    if (newborn->pid() > 0) {
+      return cloned(std::move(process), std::move(child), std::move(newborn));
+    }
+    stage = newborn->failure_text();
+  } catch (const LogFileError& thrown) {
+    stage = thrown.what();
+  } catch (const std::system_error& thrown) {
+    error = thrown.code().value();
+  } catch (const boost::system::system_error& thrown) {
+    error = thrown.code().value();
   }
-  if (spawned.pid < 0) {
-    children_.never_started(tag);
-    listeners_.release(action.worker);
-    notify_.close(action.worker);
-    if (!stage.empty()) return enqueue(core::SpawnFailed{action.worker, stage, spawned.error});
-    return enqueue(core::SpawnFailed{action.worker, failure_text(request, spawned), 0});
-  }
-  process.pid = spawned.pid;
-  notify_.started(action.worker, process.pid);
-  Child child;
-  child.worker = action.worker;
+  children_.never_started(tag);
+  not_started(action.worker, stage, error);
+}
+
+void Runtime::not_started(core::WorkerId worker, const std::string& stage, int error) {
+  listeners_.release(worker);
+  notify_.close(worker);
+  enqueue(core::SpawnFailed{worker, stage, error});
+}
+
+void Runtime::cloned(Process process, Child child, std::unique_ptr<Newborn> newborn) {
+  const core::WorkerId worker = child.worker;
+  process.pid = newborn->pid();
+  notify_.started(worker, process.pid);
   child.name = process.name();
   child.about = about(process);
-  child.tag = tag;
-  child.pidfd = std::move(spawned.pidfd);
-  child.terms = terms;
+  child.pidfd = newborn->take_pidfd();
   children_.add(process.pid, std::move(child));
   if (process.output) {
     const std::string name = process.name() + "[" + std::to_string(process.pid) + "]";
     const auto whom = std::make_shared<const control::EventView>(about(process));
-    process.output->start(file ? file_logger(path, whom) : worker_logger(name, whom));
+    const bool to_file = process.launch->pool.output.mode == config::OutputMode::kFile;
+    const std::string path = output_path(*process.launch, process.slot, process.generation);
+    process.output->start(to_file ? file_logger(path, whom) : worker_logger(name, whom));
   }
-  start_channel(action.worker, process);
-  watch_readiness(action.worker, process);
-  processes_.emplace(action.worker, std::move(process));
-  enqueue(core::Spawned{action.worker});
+  start_channel(worker, process);
+  processes_.emplace(worker, std::move(process));
+  starts_.add(worker, std::move(newborn));
+}
+
+StartWatch::Hooks Runtime::start_hooks() {
+  StartWatch::Hooks hooks;
+  hooks.executes = [this](core::WorkerId worker) {
+    const auto found = processes_.find(worker);
+    if (found != processes_.end()) watch_readiness(worker, found->second);
+    enqueue(core::Spawned{worker});
+  };
+  hooks.late = [this](core::WorkerId worker, const std::string& reason) {
+    const Process& process = processes_.at(worker);
+    log_event(spdlog::level::err, about(process), "{}[{}] is killed: {}", process.name(),
+              process.pid, reason);
+    children_.signal(process.pid, SIGKILL);
+  };
+  return hooks;
+}
+
+void Runtime::on_exit(const core::Exited& event) {
+  const std::optional<std::string> failed = starts_.ended(event.worker);
+  if (!failed) {
+    exits_.push_back(event);
+    return schedule();
+  }
+  const auto process = processes_.extract(event.worker);
+  process.mapped().channel->close();
+  if (const auto& output = process.mapped().output) output->close();
+  not_started(event.worker, *failed, 0);
 }
 
 ReadinessWatch::Hooks Runtime::readiness_hooks() {

@@ -46,6 +46,7 @@
 #include "runtime/readiness_watch.hpp"
 #include "runtime/removal_watch.hpp"
 #include "runtime/signals.hpp"
+#include "runtime/start_watch.hpp"
 #include "runtime/steering.hpp"
 #include "runtime/systemd.hpp"
 #include "runtime/usage.hpp"
@@ -157,6 +158,10 @@ class Runtime {
   void perform(const core::Watch& action);
   void perform(const core::AwaitDemand& action);
   void open_output(Process& process, SpawnRequest& request, UniqueFd& end);
+  StartWatch::Hooks start_hooks();
+  void cloned(Process process, Child child, std::unique_ptr<Newborn> newborn);
+  void not_started(core::WorkerId worker, const std::string& stage, int error);
+  void on_exit(const core::Exited& event);
   ReadinessWatch::Hooks readiness_hooks();
   void watch_readiness(core::WorkerId worker, const Process& process);
   void adjust_listeners(const std::string& name);
@@ -260,6 +265,7 @@ class Runtime {
   NotifySockets notify_;
   ChildWatch children_;
   boost::asio::posix::stream_descriptor watcher_end_;  // told when the watcher has died
+  StartWatch starts_;
   ReadinessWatch readiness_;
   Signals signals_;
   std::optional<ControlServer> server_;

@@ -1,7 +1,6 @@
 #include "runtime/spawner.hpp"
 
 #include <fcntl.h>
-#include <grp.h>
 #include <linux/capability.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -17,21 +16,14 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
 #include <string_view>
 #include <system_error>
+#include <tuple>
+#include <type_traits>
+#include <utility>
 
-#include "config/src/host.hpp"
 #include "config/src/program.hpp"
-#include "config/src/text.hpp"
-
-// The child runs on a stack that sanitizers know nothing of, and leaves functions without
-// returning from them.
-#if defined(__clang__)
-#define OSTLER_IN_CHILD __attribute__((disable_sanitizer_instrumentation))
-#else
-#define OSTLER_IN_CHILD __attribute__((no_sanitize("address", "thread", "undefined")))
-#endif
+#include "runtime/raw_syscall.hpp"
 
 // glibc's clone(2) under the name that sanitizers do not intercept: theirs takes it for a fork.
 // NOLINTNEXTLINE(bugprone-reserved-identifier,readability-identifier-naming): it is not ours
@@ -44,8 +36,27 @@ static_assert(sizeof(long) == 8, "the raw system calls below are those of 64-bit
 
 // --- In the child --------------------------------------------------------------------------------
 //
-// Memory is the manager's own, so: no allocation, no locks, no libc but syscall(2). glibc's
-// setresuid and its like would signal every thread of the process, which here are the manager's.
+// Memory is the manager's own, and so is errno, while the manager goes on: no allocation, no locks,
+// no libc. (glibc's setresuid and its like would signal every thread of the process, which here are
+// the manager's.)
+
+template <class Value>
+OSTLER_IN_CHILD __attribute__((always_inline)) inline long word(Value value) {
+  if constexpr (std::is_pointer_v<Value>) {
+    return reinterpret_cast<long>(value);
+  } else if constexpr (std::is_null_pointer_v<Value>) {
+    return 0;
+  } else {
+    return static_cast<long>(value);
+  }
+}
+
+// The result, or the negative errno.
+template <class A = long, class B = long, class C = long, class D = long, class E = long>
+OSTLER_IN_CHILD __attribute__((always_inline)) inline long call(long number, A a = {}, B b = {},
+                                                                C c = {}, D d = {}, E e = {}) {
+  return raw_syscall(number, word(a), word(b), word(c), word(d), word(e));
+}
 
 // One name for each, in the same order.
 // clang-format off
@@ -84,22 +95,29 @@ struct Child {
   int* sources = nullptr;  // sources[n] becomes descriptor n
   int source_count = 0;
   int death_signal = 0;
+  int over = -1;  // closed by exec, and by the child's end; moved behind its other descriptors
   pid_t parent = 0;
-  volatile Stage failed = Stage::kNone;
-  volatile int error = 0;
+  // Written while the parent may read; not of std::atomic, whose functions would be instrumented.
+  Stage at = Stage::kNone;  // the last that it passed; kExec: it is about to execute its program
+  Stage failed = Stage::kNone;
+  int error = 0;
 };
 
-OSTLER_IN_CHILD bool passed(Child& child, Stage stage, long result) {
-  if (result >= 0) return true;
-  child.error = errno;
-  child.failed = stage;
-  return false;
+template <class Value>
+Value read(const Value& written_by_child) {
+  return __atomic_load_n(&written_by_child, __ATOMIC_ACQUIRE);
 }
 
 OSTLER_IN_CHILD bool refuse(Child& child, Stage stage, int error) {
-  child.error = error;
-  child.failed = stage;
+  __atomic_store_n(&child.error, error, __ATOMIC_RELAXED);
+  __atomic_store_n(&child.failed, stage, __ATOMIC_RELEASE);
   return false;
+}
+
+OSTLER_IN_CHILD bool passed(Child& child, Stage stage, long result) {
+  if (result < 0) return refuse(child, stage, static_cast<int>(-result));
+  __atomic_store_n(&child.at, stage, __ATOMIC_RELAXED);
+  return true;
 }
 
 // Every source is first brought out of the range that is written to, so that no order of numbers
@@ -108,29 +126,31 @@ OSTLER_IN_CHILD bool refuse(Child& child, Stage stage, int error) {
 OSTLER_IN_CHILD bool place_descriptors(Child& child) {
   const int count = child.source_count;
   for (int i = 0; i < count; ++i) {
-    if (child.sources[i] >= count) continue;
-    const long moved = syscall(SYS_fcntl, child.sources[i], F_DUPFD_CLOEXEC, count);
+    if (child.sources[i] > count) continue;
+    const long moved = call(SYS_fcntl, child.sources[i], F_DUPFD_CLOEXEC, count + 1);
     if (!passed(child, Stage::kDup, moved)) return false;
     child.sources[i] = static_cast<int>(moved);
   }
-  for (int i = 0; i < count; ++i) {
-    if (!passed(child, Stage::kDup, syscall(SYS_dup3, child.sources[i], i, 0))) return false;
+  if (child.over != count) {
+    if (!passed(child, Stage::kDup, call(SYS_dup3, child.over, count, O_CLOEXEC))) return false;
   }
-  if (syscall(SYS_close_range, count, ~0U, 0) == 0) return true;
+  for (int i = 0; i < count; ++i) {
+    if (!passed(child, Stage::kDup, call(SYS_dup3, child.sources[i], i, 0))) return false;
+  }
+  const long closed = call(SYS_close_range, count + 1, ~0U, 0);
   // A kernel before 5.9, or a container's filter that knows no call newer than itself. All that
   // the manager opens is close-on-exec: nothing is inherited but what it was itself given.
-  if (errno == ENOSYS || errno == EPERM) return true;
-  return passed(child, Stage::kCloseRange, -1);
+  return closed == -ENOSYS || closed == -EPERM || passed(child, Stage::kCloseRange, closed);
 }
 
 OSTLER_IN_CHILD bool apply_limits(Child& child) {
   // Where a sandbox refuses it, descendants are known by their session alone.
-  if (child.tag != nullptr) syscall(SYS_prlimit64, 0, RLIMIT_RTTIME, child.tag, nullptr);
+  if (child.tag != nullptr) call(SYS_prlimit64, 0, RLIMIT_RTTIME, child.tag, nullptr);
   if (child.open_files != nullptr) {
-    const long result = syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, child.open_files, nullptr);
+    const long result = call(SYS_prlimit64, 0, RLIMIT_NOFILE, child.open_files, nullptr);
     if (!passed(child, Stage::kSetrlimit, result)) return false;
   }
-  return child.umask == nullptr || passed(child, Stage::kUmask, syscall(SYS_umask, *child.umask));
+  return child.umask == nullptr || passed(child, Stage::kUmask, call(SYS_umask, *child.umask));
 }
 
 // Back from what was switched to there must be no way, so capabilities go as well. The kernel takes
@@ -138,21 +158,21 @@ OSTLER_IN_CHILD bool apply_limits(Child& child) {
 OSTLER_IN_CHILD bool drop_capabilities(Child& child) {
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   const __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {};
-  return passed(child, Stage::kCapset, syscall(SYS_capset, &header, none));
+  return passed(child, Stage::kCapset, call(SYS_capset, &header, none));
 }
 
 // Believed only when seen.
 OSTLER_IN_CHILD bool verify_identity(Child& child, uid_t uid, gid_t gid) {
   uid_t uids[3] = {};
   gid_t gids[3] = {};
-  if (!passed(child, Stage::kVerify, syscall(SYS_getresuid, &uids[0], &uids[1], &uids[2])) ||
-      !passed(child, Stage::kVerify, syscall(SYS_getresgid, &gids[0], &gids[1], &gids[2]))) {
+  if (!passed(child, Stage::kVerify, call(SYS_getresuid, &uids[0], &uids[1], &uids[2])) ||
+      !passed(child, Stage::kVerify, call(SYS_getresgid, &gids[0], &gids[1], &gids[2]))) {
     return false;
   }
   bool same = true;
   for (const uid_t found : uids) same = same && found == uid;
   for (const gid_t found : gids) same = same && found == gid;
-  if (!same || (uid != 0 && syscall(SYS_setuid, 0) == 0)) {
+  if (!same || (uid != 0 && call(SYS_setuid, 0) == 0)) {
     return refuse(child, Stage::kVerify, EPERM);
   }
   return true;
@@ -162,9 +182,9 @@ OSTLER_IN_CHILD bool verify_identity(Child& child, uid_t uid, gid_t gid) {
 // it is, and no_new_privs has to suffice.
 OSTLER_IN_CHILD bool empty_bounding_set(Child& child) {
   for (int capability = 0; capability < 64; ++capability) {
-    if (syscall(SYS_prctl, PR_CAPBSET_DROP, capability, 0, 0, 0) == 0) continue;
-    if (errno == EINVAL || errno == EPERM) return true;  // beyond the last one, or not allowed
-    return passed(child, Stage::kBounding, -1);
+    const long dropped = call(SYS_prctl, PR_CAPBSET_DROP, capability, 0, 0, 0);
+    if (dropped == -EINVAL || dropped == -EPERM) return true;  // beyond the last, or not allowed
+    if (!passed(child, Stage::kBounding, dropped)) return false;
   }
   return true;
 }
@@ -174,10 +194,10 @@ OSTLER_IN_CHILD bool switch_identity(Child& child) {
   const uid_t uid = child.identity->uid;
   const gid_t gid = child.identity->gid;
   if (child.no_new_privileges && uid != 0 && !empty_bounding_set(child)) return false;
-  const long grouped = syscall(SYS_setgroups, child.group_count, child.groups);
+  const long grouped = call(SYS_setgroups, child.group_count, child.groups);
   return passed(child, Stage::kSetgroups, grouped) &&
-         passed(child, Stage::kSetresgid, syscall(SYS_setresgid, gid, gid, gid)) &&
-         passed(child, Stage::kSetresuid, syscall(SYS_setresuid, uid, uid, uid)) &&
+         passed(child, Stage::kSetresgid, call(SYS_setresgid, gid, gid, gid)) &&
+         passed(child, Stage::kSetresuid, call(SYS_setresuid, uid, uid, uid)) &&
          (uid == 0 || drop_capabilities(child)) && verify_identity(child, uid, gid);
 }
 
@@ -185,20 +205,20 @@ OSTLER_IN_CHILD bool switch_identity(Child& child) {
 // is refused here and not by a puzzled worker. Where the manager is itself, its children may be.
 OSTLER_IN_CHILD bool enter_directory(Child& child, bool own) {
   return child.directory == nullptr || child.directory_is_own != own ||
-         passed(child, Stage::kChdir, syscall(SYS_chdir, child.directory));
+         passed(child, Stage::kChdir, call(SYS_chdir, child.directory));
 }
 
 OSTLER_IN_CHILD bool renounce_privileges(Child& child) {
   return !child.no_new_privileges ||
-         passed(child, Stage::kNoNewPrivs, syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+         passed(child, Stage::kNoNewPrivs, call(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 }
 
 // After the ids, whose change clears the death signal. A manager that died before this call sends
 // nothing any more: then the parent is another process by now.
 OSTLER_IN_CHILD bool follow_parent(Child& child) {
-  const long asked = syscall(SYS_prctl, PR_SET_PDEATHSIG, child.death_signal, 0, 0, 0);
+  const long asked = call(SYS_prctl, PR_SET_PDEATHSIG, child.death_signal, 0, 0, 0);
   if (!passed(child, Stage::kPrctl, asked)) return false;
-  return syscall(SYS_getppid) == child.parent || refuse(child, Stage::kParent, ESRCH);
+  return call(SYS_getppid) == child.parent || refuse(child, Stage::kParent, ESRCH);
 }
 
 // getpid() of libc would do as well today; it cached the parent's once.
@@ -207,7 +227,7 @@ OSTLER_IN_CHILD void write_pid(Child& child) {
     if (place == nullptr) continue;
     char digits[kPidDigits] = {};
     std::size_t count = 0;
-    for (long pid = syscall(SYS_getpid); pid > 0; pid /= 10) {
+    for (long pid = call(SYS_getpid); pid > 0; pid /= 10) {
       digits[count++] = static_cast<char>('0' + pid % 10);
     }
     while (count > 0) *place++ = digits[--count];
@@ -222,46 +242,61 @@ OSTLER_IN_CHILD bool reset_signals(Child& child) {
   static constexpr std::uint64_t kNoSignals = 0;
   for (int signal = 1; signal <= 64; ++signal) {
     if (signal == SIGKILL || signal == SIGSTOP) continue;
-    const long result = syscall(SYS_rt_sigaction, signal, kDefaultAction, nullptr, kMaskBytes);
-    if (result < 0 && errno != EINVAL) return passed(child, Stage::kSignals, result);
+    const long result = call(SYS_rt_sigaction, signal, kDefaultAction, nullptr, kMaskBytes);
+    if (result < 0 && result != -EINVAL) return passed(child, Stage::kSignals, result);
   }
-  const long result = syscall(SYS_rt_sigprocmask, SIG_SETMASK, &kNoSignals, nullptr, kMaskBytes);
+  const long result = call(SYS_rt_sigprocmask, SIG_SETMASK, &kNoSignals, nullptr, kMaskBytes);
   return passed(child, Stage::kSignals, result);
 }
 
 OSTLER_IN_CHILD int child_main(void* argument) {
   Child& child = *static_cast<Child*>(argument);
-  if (passed(child, Stage::kSetsid, syscall(SYS_setsid)) && place_descriptors(child) &&
+  if (passed(child, Stage::kSetsid, call(SYS_setsid)) && place_descriptors(child) &&
       apply_limits(child) && enter_directory(child, true) && switch_identity(child) &&
       enter_directory(child, false) && renounce_privileges(child) && follow_parent(child)) {
     write_pid(child);
-    if (reset_signals(child)) {
-      passed(child, Stage::kExec, syscall(SYS_execve, child.executable, child.argv, child.env));
+    if (reset_signals(child) && passed(child, Stage::kExec, 0)) {
+      passed(child, Stage::kExec, call(SYS_execve, child.executable, child.argv, child.env));
     }
   }
-  syscall(SYS_exit_group, 127);
+  call(SYS_exit_group, 127);
   __builtin_unreachable();
 }
 
 // --- In the parent -------------------------------------------------------------------------------
 
-// The child's stack, one for all as only one child at a time is between clone and exec. Kept, and
-// as it is never unmapped, no static destructor has to come after the last spawn.
-void* child_stack() {
-  constexpr std::size_t kGuard = std::size_t{64} << 10U;  // a page, however large they are
-  constexpr std::size_t kSize = std::size_t{64} << 10U;
-  static void* top = nullptr;
-  if (top != nullptr) return top;
+constexpr std::size_t kGuardSize = std::size_t{64} << 10U;  // a page, however large they are
+constexpr std::size_t kStackSize = std::size_t{64} << 10U;
+constexpr std::size_t kStacksKept = 4;
+
+std::vector<std::byte*>& spare_stacks() {
+  static std::vector<std::byte*> instance;
+  return instance;
+}
+
+// Of a child between clone and exec; what it writes past its end is caught. Or nullptr, and errno.
+std::byte* get_stack() {
+  if (auto& spare = spare_stacks(); !spare.empty()) {
+    std::byte* const stack = spare.back();
+    spare.pop_back();
+    return stack;
+  }
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK;
-  void* const memory = mmap(nullptr, kGuard + kSize, PROT_READ | PROT_WRITE, flags, -1, 0);
+  void* const memory = mmap(nullptr, kGuardSize + kStackSize, PROT_READ | PROT_WRITE, flags, -1, 0);
   if (memory == MAP_FAILED) return nullptr;
-  if (mprotect(memory, kGuard, PROT_NONE) != 0) {
+  if (mprotect(memory, kGuardSize, PROT_NONE) != 0) {
     const int error = errno;
-    munmap(memory, kGuard + kSize);
+    munmap(memory, kGuardSize + kStackSize);
     errno = error;
     return nullptr;
   }
-  return top = static_cast<std::byte*>(memory) + kGuard + kSize;
+  return static_cast<std::byte*>(memory);
+}
+
+void put_back_stack(std::byte* stack) {
+  if (stack == nullptr) return;
+  if (spare_stacks().size() < kStacksKept) return spare_stacks().push_back(stack);
+  munmap(stack, kGuardSize + kStackSize);
 }
 
 // All 64: glibc would leave out those that it uses itself.
@@ -298,95 +333,11 @@ void reserve_pids(std::vector<std::string>& env, Child& child) {
   }
 }
 
-SpawnResult failure(Stage stage, int error) {
-  SpawnResult result;
-  result.stage = kStageNames[static_cast<std::size_t>(stage)];
-  result.error = error;
-  return result;
-}
-
-// It is about to end, if it has not: this waits for microseconds.
-void reap(int pidfd) {
-  siginfo_t info{};
-  while (waitid(P_PIDFD, static_cast<id_t>(pidfd), &info, WEXITED) != 0 && errno == EINTR) {
-  }
-}
-
-SpawnResult run(Child& child) {
-  void* const stack = child_stack();
-  if (stack == nullptr) return failure(Stage::kClone, errno);
-  const SignalsBlocked blocked;
-  int pidfd = -1;
-  const int flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD;
-  const pid_t pid = __clone(child_main, stack, flags, &child, &pidfd);
-  if (pid < 0) return failure(Stage::kClone, errno);
-  SpawnResult result;
-  result.pidfd = UniqueFd(pidfd);
-  if (child.failed == Stage::kNone) {
-    result.pid = pid;
-    return result;
-  }
-  reap(pidfd);
-  return failure(child.failed, child.error);
-}
-
-// --- Identities ----------------------------------------------------------------------------------
-
-constexpr std::size_t kMaxGroups = 65536;  // as the kernel has it
-
-// Its name is empty if the user database has no entry.
-config::UserEntry find(const std::string& user) {
-  const auto id = config::find_user(user);
-  if (!id) throw std::runtime_error("there is no user " + config::quote(user));
-  return config::find_user_entry(user).value_or(config::UserEntry{id->uid, 0, {}, {}, {}});
-}
-
-std::vector<gid_t> groups_of(const config::UserEntry& user, gid_t gid) {
-  if (user.name.empty()) return {gid};
-  std::vector<gid_t> groups(64);
-  while (groups.size() <= kMaxGroups) {
-    int count = static_cast<int>(groups.size());
-    const int found = getgrouplist(user.name.c_str(), gid, groups.data(), &count);
-    groups.resize(found < 0 ? groups.size() * 4 : static_cast<std::size_t>(count));
-    if (found >= 0) return groups;
-  }
-  throw std::runtime_error("user " + config::quote(user.name) + " is in too many groups");
+std::string name_of(Stage stage) {
+  return kStageNames[static_cast<std::size_t>(stage)];
 }
 
 }  // namespace
-
-std::optional<Identity> resolve_identity(const std::optional<std::string>& user,
-                                         const std::optional<std::string>& group) {
-  if (!user && !group) return std::nullopt;
-  const config::Host host = config::Host::current();
-  Identity identity{host.uid, host.gid, {}};
-  config::UserEntry entry;
-  if (user) {
-    entry = find(*user);
-    if (entry.name.empty() && !group) {
-      throw std::runtime_error("user " + config::quote(*user) +
-                               " is not in the user database, so its group must be given");
-    }
-    identity.uid = entry.uid;
-    identity.gid = entry.gid;
-  }
-  if (group) {
-    const auto gid = config::find_group(*group);
-    if (!gid) throw std::runtime_error("there is no group " + config::quote(*group));
-    identity.gid = *gid;
-  }
-  if (identity.uid != host.uid && !(host.may_set_user() && host.may_set_group())) {
-    throw std::runtime_error("to switch to user " + config::quote(*user) +
-                             " the manager must be root");
-  }
-  if (group && identity.gid != host.gid && !host.may_set_group()) {
-    throw std::runtime_error("to switch to group " + config::quote(*group) +
-                             " the manager must be root");
-  }
-  if (!host.may_set_group()) return std::nullopt;  // it is that user and that group already
-  identity.groups = user ? groups_of(entry, identity.gid) : std::vector<gid_t>{identity.gid};
-  return identity;
-}
 
 namespace {
 
@@ -411,10 +362,11 @@ std::string cause(const std::string& executable, int error) {
 
 }  // namespace
 
-std::string failure_text(const SpawnRequest& request, const SpawnResult& failed) {
-  const bool entering = failed.stage == kStageNames[static_cast<std::size_t>(Stage::kChdir)];
-  const bool executing = failed.stage == kStageNames[static_cast<std::size_t>(Stage::kExec)];
+std::string failure_text(const SpawnRequest& request, const SpawnFailure& failed) {
+  const bool entering = failed.stage == name_of(Stage::kChdir);
+  const bool executing = failed.stage == name_of(Stage::kExec);
   std::string text = failed.stage;
+  if (failed.error == 0) return text;
   std::string folder;
   if (entering) folder = request.directory.value_or("");
   if (executing) folder = request.executable.substr(0, request.executable.rfind('/'));
@@ -427,46 +379,112 @@ std::string failure_text(const SpawnRequest& request, const SpawnResult& failed)
   return entering || executing ? text + remedy(folder, failed.error) : text;
 }
 
-SpawnResult spawn(const SpawnRequest& request) {
+// What the child uses until it executes its program.
+struct Newborn::Memory {
+  explicit Memory(SpawnRequest asked) : request(std::move(asked)) {}
+  ~Memory() { put_back_stack(stack); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  void prepare(int null, int over) {
+    sources = {request.stdin_fd < 0 ? null : request.stdin_fd,
+               request.stdout_fd < 0 ? STDOUT_FILENO : request.stdout_fd,
+               request.stderr_fd < 0 ? STDERR_FILENO : request.stderr_fd};
+    sources.insert(sources.end(), request.fds.begin(), request.fds.end());
+    child.sources = sources.data();
+    child.source_count = static_cast<int>(sources.size());
+    child.over = over;
+    reserve_pids(request.env, child);
+    argv = pointers(request.argv);
+    env = pointers(request.env);
+    child.executable = request.executable.c_str();
+    child.argv = argv.data();
+    child.env = env.data();
+    if (request.directory) child.directory = request.directory->c_str();
+    child.directory_is_own = request.directory_is_own;
+    if (request.umask) child.umask = &*request.umask;
+    if (request.open_files) child.open_files = &*request.open_files;
+    if (request.tag >> 32U != 0 && getrlimit(RLIMIT_RTTIME, &tag) == 0) {
+      tag.rlim_max = request.tag;
+      tag.rlim_cur = std::min(tag.rlim_cur, tag.rlim_max);
+      child.tag = &tag;
+    }
+    if (request.identity) {
+      child.identity = &*request.identity;
+      child.groups = request.identity->groups.data();
+      child.group_count = request.identity->groups.size();
+    }
+    child.no_new_privileges = request.no_new_privileges;
+    child.death_signal = request.death_signal;
+    child.parent = getpid();
+  }
+
+  SpawnRequest request;
+  std::vector<char*> argv;
+  std::vector<char*> env;
+  std::vector<int> sources;
+  rlimit tag{};
+  Child child;
+  std::byte* stack = nullptr;
+};
+
+Newborn::Newborn(SpawnRequest request) : memory_(std::make_unique<Memory>(std::move(request))) {
+  begin();
+}
+
+void Newborn::begin() {
   static UniqueFd null;  // opened once
   if (!null) null = UniqueFd(open("/dev/null", O_RDWR | O_CLOEXEC));
-  if (!null) return failure(Stage::kStdin, errno);
+  if (!null) return fail(name_of(Stage::kStdin), errno);
+  std::array<int, 2> pipe{};
+  if (pipe2(pipe.data(), O_CLOEXEC | O_NONBLOCK) != 0) return fail("pipe", errno);
+  over_ = UniqueFd(pipe[0]);
+  const UniqueFd writing(pipe[1]);
+  memory_->stack = get_stack();
+  if (memory_->stack == nullptr) return fail(name_of(Stage::kClone), errno);
+  memory_->prepare(null.get(), writing.get());
 
-  std::vector<std::string> argv = request.argv;
-  std::vector<std::string> env = request.env;
-  std::vector<int> sources = {request.stdin_fd < 0 ? null.get() : request.stdin_fd,
-                              request.stdout_fd < 0 ? STDOUT_FILENO : request.stdout_fd,
-                              request.stderr_fd < 0 ? STDERR_FILENO : request.stderr_fd};
-  sources.insert(sources.end(), request.fds.begin(), request.fds.end());
+  const SignalsBlocked blocked;
+  int pidfd = -1;
+  const int flags = CLONE_VM | CLONE_PIDFD | SIGCHLD;
+  void* const top = memory_->stack + kGuardSize + kStackSize;
+  const pid_t pid = __clone(child_main, top, flags, &memory_->child, &pidfd);
+  if (pid < 0) return fail(name_of(Stage::kClone), errno);
+  pid_ = pid;
+  pidfd_ = UniqueFd(pidfd);
+}
 
-  Child child;
-  reserve_pids(env, child);
-  const std::vector<char*> argv_pointers = pointers(argv);
-  const std::vector<char*> env_pointers = pointers(env);
-  child.executable = request.executable.c_str();
-  child.argv = argv_pointers.data();
-  child.env = env_pointers.data();
-  if (request.directory) child.directory = request.directory->c_str();
-  child.directory_is_own = request.directory_is_own;
-  if (request.umask) child.umask = &*request.umask;
-  if (request.open_files) child.open_files = &*request.open_files;
-  rlimit tag{};
-  if (request.tag >> 32U != 0 && getrlimit(RLIMIT_RTTIME, &tag) == 0) {
-    tag.rlim_max = request.tag;
-    tag.rlim_cur = std::min(tag.rlim_cur, tag.rlim_max);
-    child.tag = &tag;
+Newborn::~Newborn() {
+  // It may be using it still.
+  if (state_ == State::kStarting) std::ignore = memory_.release();
+}
+
+void Newborn::fail(std::string stage, int error) {
+  state_ = State::kFailed;
+  failure_ = {std::move(stage), error};
+}
+
+std::string Newborn::at() const {
+  return name_of(read(memory_->child.at));
+}
+
+Newborn::State Newborn::look() {
+  char nothing = 0;
+  if (state_ != State::kStarting || ::read(over_.get(), &nothing, 1) != 0) return state_;
+  const Stage failed = read(memory_->child.failed);
+  const Stage at = read(memory_->child.at);
+  if (failed != Stage::kNone) {
+    fail(name_of(failed), read(memory_->child.error));
+  } else if (at != Stage::kExec) {
+    fail("it ended before exec; its last step: " + name_of(at), 0);
+  } else {
+    state_ = State::kExecuted;
   }
-  if (request.identity) {
-    child.identity = &*request.identity;
-    child.groups = request.identity->groups.data();
-    child.group_count = request.identity->groups.size();
-  }
-  child.no_new_privileges = request.no_new_privileges;
-  child.sources = sources.data();
-  child.source_count = static_cast<int>(sources.size());
-  child.death_signal = request.death_signal;
-  child.parent = getpid();
-  return run(child);
+  return state_;
+}
+
+std::string Newborn::failure_text() const {
+  return runtime::failure_text(memory_->request, failure_);
 }
 
 int fork_aside(const std::function<void()>& run) {

@@ -1,12 +1,14 @@
 // The one place that starts processes.
 //
-// `spawn` has vfork semantics: the manager stands still from clone to exec (tens of microseconds,
-// whatever its size), the child shares its memory meanwhile and reports a failed stage by writing
-// to it; nothing is allocated between clone and exec. The parent holds a pidfd from the first
-// moment. Boost.Process is not used: see ARCHITECTURE.md.
+// The child shares the manager's memory until it executes its program, so its cost does not grow
+// with the manager, and writes there how far it came; nothing is allocated between clone and exec.
+// The manager does not wait for it, as vfork would: a child that is another user already can be
+// stopped by that user, and a directory or a program may lie on a slow file system. The parent
+// holds a pidfd from the first moment. Boost.Process is not used: see ARCHITECTURE.md.
 //
 // In the child, in this order; the first failure ends it and is reported with its stage:
-//   setsid · descriptors: 0, 1, 2, then `fds` from 3 on, nothing else (dup, close_range) ·
+//   setsid · descriptors: 0, 1, 2, then `fds` from 3 on, nothing else (dup, close_range; one more
+//   is closed by exec) ·
 //   tag, setrlimit · umask · bounding set (bounding), setgroups, setresgid, setresuid, capset,
 //   verify · chdir (before them if the folder is the manager's own) · PR_SET_NO_NEW_PRIVS
 //   (no_new_privs) · PR_SET_PDEATHSIG (prctl), then the parent is compared (parent) · the child's
@@ -17,29 +19,17 @@
 #include <sys/types.h>
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "runtime/identity.hpp"
 #include "runtime/process_tag.hpp"
 #include "runtime/unique_fd.hpp"
 
 namespace ostler::runtime {
-
-// Who a worker is. Resolved before anything is started; a user's supplementary groups included.
-struct Identity {
-  uid_t uid = 0;
-  gid_t gid = 0;
-  std::vector<gid_t> groups;
-};
-
-// From `user:` and `group:` as configured (names or numbers); nullopt if nothing is to change.
-// A user brings its own primary group, unless one is given, and its supplementary groups. A group
-// alone leaves the user as it is and is then the only group. Throws std::runtime_error naming what
-// does not exist, a number whose group cannot be known, or a switch that takes privileges the
-// manager lacks. Without them the manager's own user and group are no switch.
-std::optional<Identity> resolve_identity(const std::optional<std::string>& user,
-                                         const std::optional<std::string>& group);
 
 struct SpawnRequest {
   std::string executable;         // a path with a slash
@@ -61,19 +51,52 @@ struct SpawnRequest {
   int death_signal = 15;             // sent by the kernel when the manager dies
 };
 
-struct SpawnResult {
-  pid_t pid = -1;  // -1: failed
-  UniqueFd pidfd;
-  std::string stage;  // failed: "clone", "setsid", "chdir", "setresuid", "exec", …
-  int error = 0;      // failed: errno
+// What failed before a program was executed.
+struct SpawnFailure {
+  std::string stage;  // "clone", "setsid", "chdir", "setresuid", "exec", …
+  int error = 0;      // errno; 0: `stage` says all
 };
 
 // Why it failed, in words: "chdir /srv/app as www-data: Permission denied".
-std::string failure_text(const SpawnRequest& request, const SpawnResult& failed);
+std::string failure_text(const SpawnRequest& request, const SpawnFailure& failed);
 
-// Call from the main thread only (PR_SET_PDEATHSIG follows the thread that created the child).
-// A child that failed before exec has been reaped when this returns.
-SpawnResult spawn(const SpawnRequest& request);
+// A process from clone on, until it executes its program or fails.
+class Newborn {
+ public:
+  enum class State { kStarting, kExecuted, kFailed };
+
+  // Clones. Call from the main thread only (PR_SET_PDEATHSIG follows the thread that created the
+  // child). What the request names as descriptors may be closed afterwards.
+  explicit Newborn(SpawnRequest request);
+  // The memory that a child uses that is still starting is given up.
+  ~Newborn();
+  Newborn(const Newborn&) = delete;
+  Newborn& operator=(const Newborn&) = delete;
+
+  // -1: there is no process; look() says kFailed. Else one that is to be reaped, failed or not.
+  [[nodiscard]] pid_t pid() const { return pid_; }
+  UniqueFd take_pidfd() { return std::move(pidfd_); }
+  // Readable once it is not starting any more.
+  [[nodiscard]] int over() const { return over_.get(); }
+  // Does not wait. One that was killed during exec itself counts as executed.
+  State look();
+  // The last stage that it passed; "exec": it is executing its program.
+  [[nodiscard]] std::string at() const;
+  [[nodiscard]] const SpawnFailure& failure() const { return failure_; }
+  [[nodiscard]] std::string failure_text() const;
+
+ private:
+  struct Memory;
+  void begin();
+  void fail(std::string stage, int error);
+
+  std::unique_ptr<Memory> memory_;
+  UniqueFd over_;
+  pid_t pid_ = -1;
+  UniqueFd pidfd_;
+  State state_ = State::kStarting;
+  SpawnFailure failure_;
+};
 
 // Makes a copy of this process that is no child of it, in a session of its own. There `run` is
 // called, and the copy ends when that returns. Returns 0 or errno here. To be called while this

@@ -22,11 +22,14 @@ class Client(threading.Thread):
         super().__init__()
         self.address, self.path = address, path
         self.result = None
+        self.connected = threading.Event()
         self.start()
 
     def run(self):
         connection = Connection(self.address)
         try:
+            connection.connect()
+            self.connected.set()
             connection.request("GET", self.path)
             self.result = connection.getresponse().status
         except OSError as error:
@@ -47,6 +50,7 @@ def backlog(one):
 def crowd(one, count, path="/slow?ms=300"):
     """So many clients of a worker that takes one at a time: all but one or two of them wait."""
     clients = [Client(one.address(), path) for _ in range(count)]
+    assert all(client.connected.wait(10) for client in clients)
     eventually(lambda: backlog(one) >= count - 2, what="connections in the queue")
     return clients
 

@@ -34,6 +34,7 @@
 #include <vector>
 
 #include "runtime/spawner.hpp"
+#include "tests/unit/runtime/started.hpp"
 
 using namespace ostler::runtime;
 using ostler::core::Sight;
@@ -219,7 +220,7 @@ class Worker {
     if (fastcgi) request.stdin_fd = socket_.get();
     if (!fastcgi) request.fds = {socket_.get(), other_.get()};
     if (ids) request.identity = Identity{ids->uid, ids->gid, {}};
-    child_ = spawn(request);
+    child_ = start(request);
     INFO(child_.stage);
     REQUIRE(child_.pid > 0);
   }
@@ -289,7 +290,7 @@ class Worker {
   UniqueFd socket_ = listener();
   UniqueFd other_ = listener();
   UniqueFd output_;
-  SpawnResult child_;
+  Started child_;
   std::optional<UserIds> ids_;
 };
 

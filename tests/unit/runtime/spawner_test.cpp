@@ -31,6 +31,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "tests/unit/runtime/started.hpp"
+
 using namespace ostler::runtime;
 namespace fs = std::filesystem;
 
@@ -96,7 +98,7 @@ int pass_on(int argc, char** argv) {
   request.executable = self();
   request.argv = {"child", "--report"};
   for (int i = 2; i < argc; ++i) request.fds.push_back(std::atoi(argv[i]));
-  const SpawnResult child = spawn(request);
+  const Started child = start(request);
   siginfo_t info{};
   return child.pid > 0 && waitid(P_PIDFD, static_cast<id_t>(child.pidfd.get()), &info, WEXITED) == 0
              ? info.si_status
@@ -132,7 +134,7 @@ int manager(const char* uid) {
     const auto id = static_cast<uid_t>(std::atoi(uid));
     request.identity = Identity{id, id, {id}};
   }
-  if (spawn(request).pid < 0) return 1;
+  if (start(request).pid < 0) return 1;
   while (true) pause();
 }
 
@@ -152,7 +154,7 @@ int capable() {
   request.executable = "/bin/cat";
   request.argv = {"cat", "/proc/self/status"};
   request.identity = Identity{4711, 4712, {4712}};
-  const SpawnResult child = spawn(request);
+  const Started child = start(request);
   siginfo_t info{};
   if (child.pid > 0) waitid(P_PIDFD, static_cast<id_t>(child.pidfd.get()), &info, WEXITED);
   std::printf("%s\n", child.stage.c_str());
@@ -190,7 +192,7 @@ std::string read_until(int fd, const std::string& stop = {}) {
   return text;
 }
 
-siginfo_t wait_for(const SpawnResult& child) {
+siginfo_t wait_for(const Started& child) {
   pollfd entry{child.pidfd.get(), POLLIN, 0};
   REQUIRE(poll(&entry, 1, 20000) == 1);
   siginfo_t info{};
@@ -213,7 +215,7 @@ SpawnRequest role(const std::string& name) {
 std::string output_of(SpawnRequest request, pid_t* pid = nullptr) {
   Pipe pipe;
   request.stdout_fd = pipe.writing.get();
-  const SpawnResult child = spawn(request);
+  const Started child = start(request);
   INFO("stage: " << child.stage << ", " << std::strerror(child.error));
   REQUIRE(child.pid > 0);
   if (pid != nullptr) *pid = child.pid;
@@ -263,7 +265,7 @@ bool has_children() {
 }
 
 void check_failure(const SpawnRequest& request, const std::string& stage, int error) {
-  const SpawnResult child = spawn(request);
+  const Started child = start(request);
   CHECK(child.pid == -1);
   CHECK(child.stage == stage);
   CHECK(child.error == error);
@@ -478,10 +480,7 @@ TEST_CASE("a failure names the object and the user it was refused to, and what t
   request.user = "www-data";
   request.directory = gone;
   const auto text = [&](const char* stage, int error) {
-    SpawnResult failed;
-    failed.stage = stage;
-    failed.error = error;
-    return failure_text(request, failed);
+    return failure_text(request, {stage, error});
   };
   const std::string remedy =
       "; the folder that this generation was made of is gone: put it back, or reload";
@@ -520,10 +519,67 @@ TEST_CASE("failed starts leak nothing") {
   check_failure(command("/nonexistent"), "exec", ENOENT);
   const auto before = open_descriptors();
   for (int i = 0; i < 1000; ++i) {
-    REQUIRE(spawn(command("/nonexistent")).pid == -1);
+    REQUIRE(start(command("/nonexistent")).pid == -1);
   }
   CHECK(open_descriptors() == before);
   CHECK_FALSE(has_children());
+}
+
+// Whoever opens the file, to execute it, too, waits until the lease is given up: fcntl(2),
+// "Leases".
+class Lease {
+ public:
+  explicit Lease(const fs::path& path) : file_(open(path.c_str(), O_RDWR | O_CLOEXEC)) {
+    std::signal(SIGIO, SIG_IGN);  // says that somebody waits
+    REQUIRE(fcntl(file_.get(), F_SETLEASE, F_WRLCK) == 0);
+  }
+  void give_up() {
+    REQUIRE(fcntl(file_.get(), F_SETLEASE, F_UNLCK) == 0);
+    file_.reset();
+  }
+
+ private:
+  UniqueFd file_;
+};
+
+TEST_CASE("a process that is held up between clone and exec holds up nobody") {
+  const Scratch scratch;
+  const auto held = file_with(scratch.path / "held", "#!/bin/sh\nexit 7\n", 0755);
+  Lease lease(held);
+  Newborn newborn(command(held));
+  REQUIRE(newborn.pid() > 0);
+  const UniqueFd pidfd = newborn.take_pidfd();
+  const Started other = start(command("/bin/true"));
+  REQUIRE(other.pid > 0);
+  wait_for(other);
+  CHECK(start(command("/nonexistent")).stage == "exec");
+  CHECK_FALSE(is_over(newborn, 0));
+  CHECK(newborn.look() == Newborn::State::kStarting);
+  CHECK(newborn.at() == "exec");
+  lease.give_up();
+  REQUIRE(is_over(newborn, 20000));
+  CHECK(newborn.look() == Newborn::State::kExecuted);
+  siginfo_t info{};
+  REQUIRE(waitid(P_PIDFD, static_cast<id_t>(pidfd.get()), &info, WEXITED) == 0);
+  CHECK(info.si_status == 7);
+}
+
+TEST_CASE("errno is the manager's alone while children fail") {
+  std::vector<std::unique_ptr<Newborn>> failing;
+  for (int i = 0; i < 50; ++i) {
+    errno = 0;
+    failing.push_back(std::make_unique<Newborn>(command("/nonexistent")));
+    for (int k = 0; k < 2000; ++k) {
+      const int now = *static_cast<volatile int*>(&errno);
+      REQUIRE(now == 0);
+    }
+  }
+  for (auto& newborn : failing) {
+    const UniqueFd pidfd = newborn->take_pidfd();
+    reap(pidfd);
+    CHECK(newborn->look() == Newborn::State::kFailed);
+    CHECK(newborn->failure().error == ENOENT);
+  }
 }
 
 // --- The manager's death -------------------------------------------------------------------------
@@ -532,7 +588,7 @@ TEST_CASE("a manager that is killed takes its workers along") {
   Pipe pipe;
   SpawnRequest request = role("--manager");
   request.stdout_fd = pipe.writing.get();
-  const SpawnResult child = spawn(request);
+  const Started child = start(request);
   REQUIRE(child.pid > 0);
   pipe.writing.reset();
   CHECK(read_until(pipe.reading.get(), "up\n") == "up\n");
@@ -646,7 +702,7 @@ TEST_CASE("a directory that is the manager's own is entered before the user is c
   request.directory = scratch.path.string();
   request.directory_is_own = true;
   request.identity = Identity{4711, 4712, {4712}};
-  const SpawnResult child = spawn(request);
+  const Started child = start(request);
   REQUIRE(child.pid > 0);
   wait_for(child);
 }
@@ -656,7 +712,7 @@ TEST_CASE("the death signal outlives the change of user" * doctest::skip(!root()
   SpawnRequest request = role("--manager");
   request.argv.emplace_back("4711");
   request.stdout_fd = pipe.writing.get();
-  const SpawnResult child = spawn(request);
+  const Started child = start(request);
   REQUIRE(child.pid > 0);
   pipe.writing.reset();
   CHECK(read_until(pipe.reading.get(), "up\n") == "up\n");
