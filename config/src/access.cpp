@@ -1,14 +1,19 @@
 #include "config/src/access.hpp"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <filesystem>
 #include <system_error>
 
+#include "config/src/descriptor.hpp"
 #include "config/src/files.hpp"
 #include "config/src/text.hpp"
 
@@ -52,6 +57,25 @@ std::string way_problem(const std::string& folder, const Who& who) {
   return barred.empty() ? "" : who.name() + " may not enter the folder " + quote(barred);
 }
 
+// What is no regular file; empty: it is one.
+std::string kind_of(mode_t mode) {
+  if (S_ISLNK(mode)) return "a symbolic link, and none is followed; name the file itself";
+  if (S_ISDIR(mode)) return "a folder, not a file";
+  if (S_ISFIFO(mode)) return "a named pipe, not a file";
+  if (S_ISSOCK(mode)) return "a socket, not a file";
+  return S_ISREG(mode) ? "" : "a device, not a file";
+}
+
+// Files by which the kernel is asked or told something are regular ones by their mode.
+bool is_of_the_kernel(int fd) {
+  constexpr std::array<unsigned long, 9> kTypes = {
+      PROC_SUPER_MAGIC, SYSFS_MAGIC,   CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC,
+      SECURITYFS_MAGIC, TRACEFS_MAGIC, SELINUX_MAGIC,      EFIVARFS_MAGIC};
+  struct statfs status {};
+  return fstatfs(fd, &status) == 0 &&
+         std::ranges::count(kTypes, static_cast<unsigned long>(status.f_type)) > 0;
+}
+
 }  // namespace
 
 bool Who::may(int mode, const std::string& path) const {
@@ -90,21 +114,42 @@ std::string folder_problem(const std::string& path, const Who& who) {
   return who.name() + " may not write the folder " + quote(folder);
 }
 
-std::string log_file_problem(const std::string& path, const Who& who) {
+std::string own_file_problem(int fd) {
+  constexpr unsigned kNullMajor = 1;
+  constexpr unsigned kNullMinor = 3;
   struct stat status {};
-  if (lstat(path.c_str(), &status) != 0) {
+  if (fstat(fd, &status) != 0) return "cannot be looked at: " + reason(errno);
+  if (S_ISCHR(status.st_mode) && status.st_rdev == makedev(kNullMajor, kNullMinor)) return {};
+  const std::string kind = kind_of(status.st_mode);
+  if (!kind.empty()) return "is " + kind;
+  if (is_of_the_kernel(fd)) return "belongs to the kernel (proc, sysfs or the like), and is no log";
+  const uid_t self = geteuid();
+  if (status.st_uid != self) {
+    const std::string name = quote(user_text(self));
+    return "belongs to " + quote(user_text(status.st_uid)) + ", not to " + name +
+           ", as whom ostlerd runs; chown it to " + name + ", or remove it";
+  }
+  if (status.st_nlink == 0) return "was removed while it was opened";
+  if (status.st_nlink == 1) return {};
+  return "has " + std::to_string(status.st_nlink) +
+         " names (hard links), and is not written to under one of them; remove this one";
+}
+
+std::string log_file_problem(const std::string& path, const Who& who) {
+  if (path == "/dev/stdout" || path == "/dev/stderr") {
+    return quote(path) + " is a symbolic link, and none is followed; for the manager's own, a " +
+           "pool says 'inherit' and the log 'stderr'";
+  }
+  // O_PATH: it is looked at and not opened.
+  const Descriptor file(open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  if (file.get() < 0) {
     if (errno == ENOENT) return folder_problem(path, who);
     const int error = errno;
     std::string problem = way_problem(parent_of(path), who);
     return problem.empty() ? quote(path) + ": " + reason(error) : problem;
   }
-  if (S_ISLNK(status.st_mode)) {
-    return quote(path) + " is a symbolic link, and none is followed; name the file itself";
-  }
-  if (S_ISDIR(status.st_mode)) return quote(path) + " is a folder, not a file";
-  if (!S_ISREG(status.st_mode) && !S_ISCHR(status.st_mode)) {
-    return quote(path) + " is a named pipe, a socket or a block device, not a file";
-  }
+  const std::string problem = own_file_problem(file.get());
+  if (!problem.empty()) return quote(path) + " " + problem;
   return who.may(W_OK, path) ? "" : who.name() + " may not write " + quote(path);
 }
 

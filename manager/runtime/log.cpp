@@ -1,6 +1,5 @@
 #include "runtime/log.hpp"
 
-#include <fcntl.h>
 #include <spdlog/sinks/sink.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
@@ -28,6 +27,7 @@
 #include <vector>
 
 #include "runtime/limits.hpp"
+#include "runtime/open_file.hpp"
 #include "runtime/unique_fd.hpp"
 
 namespace ostler::runtime {
@@ -89,24 +89,10 @@ class StderrOutput : public LogOutput {
   bool journal_ = stderr_is_journal();
 };
 
-// Why a file that is no log was not opened, beyond what the system says of it.
-std::string explain(int error) {
-  if (error == ELOOP) return reason(error) + " (it is a symbolic link, which is not followed)";
-  if (error == ENXIO) return reason(error) + " (it is a named pipe or a socket, not a file)";
-  return reason(error);
-}
-
-// Never through a link that somebody planted, and never a pipe, which would hold up whoever writes.
 std::optional<LogFileFault> open_log_file(const std::string& path, UniqueFd& file) {
-  const int flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
-  UniqueFd opened(::open(path.c_str(), flags, 0640));
-  if (!opened) return LogFileFault{path, "open", explain(errno)};
-  struct stat status {};
-  if (::fstat(opened.get(), &status) != 0) return LogFileFault{path, "stat", reason(errno)};
-  if (!S_ISREG(status.st_mode) && !S_ISCHR(status.st_mode)) {
-    return LogFileFault{path, "open", "it is a named pipe or a device, not a file"};
-  }
-  file = std::move(opened);
+  OpenedFile opened = open_own_file(path);
+  if (!opened.fd) return LogFileFault{path, "open", std::move(opened.problem)};
+  file = std::move(opened.fd);
   return std::nullopt;
 }
 

@@ -73,9 +73,8 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
   const std::uint64_t seed = std::random_device{}();
   core_ = core::Core(seed);
   if (!options_.trace.empty()) {
-    trace_.open(options_.trace, std::ios::trunc);
-    if (!trace_) throw std::runtime_error("open " + options_.trace + ": " + reason(errno));
-    record(core::trace_header(seed));
+    trace_.open(options_.trace);
+    trace_.record(core::trace_header(seed));
   }
   if (const std::string failed = notify_.open_folder(control_.path()); !failed.empty()) {
     throw std::runtime_error(failed);
@@ -151,19 +150,14 @@ void Runtime::turn() {
   const auto apply = [&](const core::Event& event) {
     const std::size_t before = actions.size();
     core_.apply(event, begin, actions);
-    if (!trace_.is_open()) return;
-    record(core::trace_event(begin, event));
-    for (std::size_t i = before; i < actions.size(); ++i) record(core::trace_action(actions[i]));
+    if (trace_.is_open()) record(core::trace_event(begin, event), actions, before);
   };
   const auto exits = exits_;
   for (const core::Event& event : std::exchange(messages_, {})) apply(event);
   for (const core::Exited& event : exits) apply(event);
   const std::size_t before = actions.size();
   const auto next = core_.reconcile(begin, actions);
-  if (trace_.is_open()) {
-    record(core::trace_reconcile(begin));
-    for (std::size_t i = before; i < actions.size(); ++i) record(core::trace_action(actions[i]));
-  }
+  if (trace_.is_open()) record(core::trace_reconcile(begin), actions, before);
   if (!actions.empty()) check_invariants();
   perform(actions);
   take_log_settings();
@@ -175,8 +169,9 @@ void Runtime::turn() {
   longest_turn_ = std::max(longest_turn_, now() - begin);
 }
 
-void Runtime::record(const std::string& line) {
-  trace_ << line << std::flush;
+void Runtime::record(const std::string& cause, const core::Actions& actions, std::size_t from) {
+  trace_.record(cause);
+  for (std::size_t i = from; i < actions.size(); ++i) trace_.record(core::trace_action(actions[i]));
 }
 
 // A decision that broke an invariant is worth a report, not the workers' lives: the next reconcile

@@ -18,7 +18,6 @@
 #include <boost/asio/steady_timer.hpp>
 #include <cstdint>
 #include <deque>
-#include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
@@ -49,6 +48,7 @@
 #include "runtime/start_watch.hpp"
 #include "runtime/steering.hpp"
 #include "runtime/systemd.hpp"
+#include "runtime/trace_file.hpp"
 #include "runtime/usage.hpp"
 #include "runtime/worker_channel.hpp"
 
@@ -120,7 +120,8 @@ class Runtime {
   void enqueue(core::Event event);
   void schedule();
   void turn();
-  void record(const std::string& line);
+  // Into the trace: what the core was told, and the actions from FROM on that came of it.
+  void record(const std::string& cause, const core::Actions& actions, std::size_t from);
   void arm(std::optional<core::Time> next);
   void check_invariants();
   void tell_systemd(bool changed);
@@ -248,7 +249,7 @@ class Runtime {
   RuntimeOptions options_;
   core::Core core_;
   core::Time started_;
-  std::ofstream trace_;
+  TraceFile trace_;
 
   ControlSocket control_;
   Systemd systemd_;

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import select
 import signal
 import subprocess
@@ -229,43 +230,86 @@ def test_a_log_that_cannot_be_reopened_is_an_error_and_the_old_file_stays_in_use
     eventually(lambda: path.exists() and path.stat().st_size > 0)
 
 
-def not_a_file(kind, path):
+def put(kind, path):
+    """Puts something there that is no log of the manager's; a descriptor that keeps it alive."""
+    victim = path.with_name("victim")
+    victim.write_text("precious")
     if kind == "named pipe":
         os.mkfifo(path)
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     if kind == "folder":
         path.mkdir()
+    elif kind == "symbolic link":
+        path.symlink_to(victim)
+    elif kind == "hard link":
+        path.hardlink_to(victim)
     else:
-        path.symlink_to("/dev/null")
-    return os.open("/dev/null", os.O_RDONLY)
+        path.write_text("precious")
+        os.chown(path, NOBODY, -1)
+        path.chmod(0o666)
+    return os.open(victim, os.O_RDONLY)
 
 
-@pytest.mark.parametrize("kind, why", {"named pipe": "named pipe", "folder": "Is a directory",
-                                       "symbolic link": "symbolic link"}.items())
-def test_what_is_no_file_is_not_opened_as_a_log(manager, kind, why):
+NOBODY = pwd.getpwnam("nobody").pw_uid
+NO_LOGS = [("named pipe", "is a named pipe"), ("folder", "is a folder"),
+           ("symbolic link", "is a symbolic link"), ("hard link", "has "),
+           pytest.param("another's file", "belongs to 'nobody', not to 'root'",
+                        marks=pytest.mark.root)]
+
+
+@pytest.mark.parametrize("kind, why", NO_LOGS)
+def test_what_is_no_file_of_its_own_is_not_opened_as_a_log(manager, kind, why):
     one = manager(start=False)
     path = one.directory / "web.log"
     one.config["pools"]["web"] = ticking(output=str(path))
     one.write().start()
-    path.unlink()
-    handle = not_a_file(kind, path)
-    try:
-        done = one.ctl("reopen")
-        assert done.returncode == 1 and str(path) in done.stderr and why in done.stderr
-        second = one.directory / "second.2.log"
-        if kind == "named pipe":
-            os.mkfifo(second)
-        else:
-            second.symlink_to(path)
-        # By a name that is not known before the start; any other is refused with the file.
-        one.config["pools"]["web"]["output"] = str(one.directory / "second.{generation}.log")
-        answer = one.write().reload()
-        assert answer["outcome"] == "rolled_back"
-        reason = answer["pools"]["web"]["reason"]
-        assert f"open {second}: " in reason
-        assert ("named pipe" if kind == "named pipe" else "symbolic link") in reason
-    finally:
-        os.close(handle)
+    eventually(path.exists)
+    with open(path, encoding="utf-8") as old:
+        path.unlink()
+        handle = put(kind, path)
+        try:
+            done = one.ctl("reopen")
+            assert done.returncode == 1 and f"open {path}: it {why}" in done.stderr
+            old.read()
+            eventually(old.read, what="lines that still go to the old file")
+            # By a name that is not known before the start; any other is refused with the file.
+            second = one.directory / "second.2.log"
+            os.close(put(kind, second))
+            one.config["pools"]["web"]["output"] = str(one.directory / "second.{generation}.log")
+            answer = one.write().reload()
+            assert answer["outcome"] == "rolled_back"
+            assert f"open {second}: it {why}" in answer["pools"]["web"]["reason"]
+        finally:
+            os.close(handle)
+    assert (one.directory / "victim").read_text() == "precious"
+    if kind == "another's file":
+        assert path.read_text() == second.read_text() == "precious"
+
+
+@pytest.mark.parametrize("key", ["log", "output"])
+@pytest.mark.parametrize("kind, why", NO_LOGS)
+def test_the_start_and_check_refuse_what_is_no_file_of_its_own(manager, key, kind, why):
+    one = manager({"web": scripted()}, start=False)
+    path = one.directory / "web.log"
+    (one.config["pools"]["web"] if key == "output" else one.config.setdefault("log", {}))[
+        "output"] = str(path)
+    os.close(put(kind, path))
+    one.write().launch()
+    assert one.wait() == 2
+    where = "pools.web.output" if key == "output" else "log.output"
+    assert f"{where}: '{path}' {why}" in one.log()
+    checked = subprocess.run([program("ostlerd"), "--check", "--config", one.file],
+                             capture_output=True, text=True, check=False)
+    assert checked.returncode == 2 and checked.stderr == one.log()
+    assert (one.directory / "victim").read_text() == "precious"
+
+
+def test_the_null_device_may_be_a_log_and_others_may_not(manager):
+    one = manager({"web": scripted(output="/dev/null")}, log={"output": "/dev/null"})
+    assert one.ctl("reopen").returncode == 0
+    for path in ("/dev/full", "/dev/stdout", "/proc/self/mem"):
+        one.config["pools"]["web"]["output"] = path
+        assert one.write().reload()["outcome"] == "rejected", path
 
 
 def test_the_level_of_the_log_can_change_with_a_reload(manager):

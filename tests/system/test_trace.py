@@ -1,6 +1,10 @@
 """A recording of what the core was told, replayed: the same events must give the same actions."""
 
+import os
+import pwd
 import subprocess
+
+import pytest
 
 from ostler import example, program, scripted
 from processes import eventually, kill_all
@@ -77,3 +81,37 @@ def test_a_trace_that_cannot_be_written_is_told_at_once(manager):
                   start=False).launch()
     assert one.wait() == 1
     assert "/no/such/folder/trace" in one.log()
+
+
+@pytest.mark.parametrize("link", ["symbolic", "hard"])
+def test_a_trace_is_not_written_through_a_link(manager, tmp_path, link):
+    victim, path = tmp_path / "victim", tmp_path / "trace"
+    victim.write_text("precious")
+    if link == "hard":
+        path.hardlink_to(victim)
+    else:
+        path.symlink_to(victim)
+    one = manager({"web": scripted()}, args=["--trace", str(path)], start=False).launch()
+    assert one.wait() == 1
+    why = "it has 2 names (hard links)" if link == "hard" else "it is a symbolic link"
+    assert f"open {path}: {why}" in one.log()
+    assert victim.read_text() == "precious"
+
+
+def test_a_trace_begins_anew_with_each_start(manager, tmp_path):
+    path = tmp_path / "trace"
+    path.write_text("no trace, and longer than its first line" * 100)
+    one = manager({"web": scripted()}, args=["--trace", str(path)])
+    assert one.stop() == 0
+    assert replay(path).returncode == 0
+
+
+@pytest.mark.root
+def test_a_trace_does_not_replace_a_file_of_another_user(manager, tmp_path):
+    path = tmp_path / "trace"
+    path.write_text("precious")
+    os.chown(path, pwd.getpwnam("nobody").pw_uid, -1)
+    one = manager({"web": scripted()}, args=["--trace", str(path)], start=False).launch()
+    assert one.wait() == 1
+    assert f"open {path}: it belongs to 'nobody', not to 'root'" in one.log()
+    assert path.read_text() == "precious"

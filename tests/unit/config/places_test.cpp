@@ -192,6 +192,14 @@ TEST_CASE("outputs that cannot be opened") {
               "' does not exist (mkdir -p '" + scratch / "none" + "')"});
   CHECK(has(output("log/link.log"), {"is a symbolic link, and none is followed"}));
   CHECK(has(output("./log"), {"is a folder, not a file"}));
+  scratch.write("log/there.log", "");
+  CHECK(output("log/there.log").empty());
+  std::filesystem::create_hard_link(scratch / "log/there.log", scratch / "log/hard.log");
+  CHECK(has(output("log/hard.log"), {"/log/hard.log' has 2 names (hard links)"}));
+  CHECK(has(output("/proc/self/comm"), {"'/proc/self/comm' belongs to the kernel"}));
+  CHECK(has(output("/dev/full"), {"'/dev/full' is a device, not a file"}));
+  CHECK(output("/dev/null").empty());
+  CHECK(has(output("/dev/stdout"), {"is a symbolic link", "a pool says 'inherit'"}));
   CHECK(has(output("bin/app/x.log"), {"bin/app' is not a folder"}));
   CHECK(output("log/{pool}-{slot}-{generation}.log").empty());
   CHECK(has(output("{pool}/x.log"), {"the folder '" + scratch / "app" + "' does not exist"}));
@@ -200,6 +208,22 @@ TEST_CASE("outputs that cannot be opened") {
   CHECK(output("s{slot}/x.log", "  workers: 1").empty());
   CHECK(has(output("s{slot}/x.log", "  workers: 2"), {"the folder '" + scratch / "s1"}));
   CHECK(has(output("log/{slto}.log"), {"holds {slto}; did you mean {slot}?"}));
+}
+
+TEST_CASE("logs and outputs that belong to another") {
+  const Stable stable;
+  std::string file = "/etc/passwd";
+  if (running_as_root()) {
+    file = stable.scratch.write("web.log", "");
+    REQUIRE(chown(file.c_str(), kStranger, kStranger) == 0);
+  }
+  const std::string owner = running_as_root() ? "54321" : "root";
+  const std::string self = user_text(geteuid());
+  const std::string why = "'" + file + "' belongs to '" + owner + "', not to '" + self +
+                          "', as whom ostlerd runs; chown it to '" + self + "', or remove it";
+  CHECK(stable.pool_faults("  output: " + file) == Lines{"t.yaml:4:11: pools.app.output: " + why});
+  CHECK(stable.faults("log: {output: " + file + "}\npools: {}") ==
+        Lines{"t.yaml:1:15: log.output: " + why});
 }
 
 TEST_CASE("unix listeners that cannot be bound") {
