@@ -171,7 +171,10 @@ Account account_of(const std::string& user, const std::optional<std::string>& gr
 }
 
 std::string user_text(uid_t uid) {
-  const passwd* entry = getpwuid(uid);
+  passwd found{};
+  passwd* entry = nullptr;
+  std::array<char, 16384> texts{};
+  getpwuid_r(uid, &found, texts.data(), texts.size(), &entry);
   return entry == nullptr ? std::to_string(uid) : entry->pw_name;
 }
 

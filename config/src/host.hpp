@@ -57,7 +57,8 @@ struct Account {
   std::vector<gid_t> groups;
 };
 Account account_of(const std::string& user, const std::optional<std::string>& group);
-std::string user_text(uid_t uid);  // the name, or the number if there is none
+// The name, or the number if there is none. May be called by any thread.
+std::string user_text(uid_t uid);
 
 // Finds an executable: PATH's folders are searched if COMMAND has no slash (relative ones are
 // skipped), else it is taken relative to FOLDER.
