@@ -12,6 +12,7 @@
 #include <system_error>
 #include <utility>
 
+#include "runtime/background_acceptor.hpp"
 #include "runtime/clock.hpp"
 #include "runtime/limits.hpp"
 
@@ -42,6 +43,10 @@ class Dispatcher::Port final : public HandoverPort {
   void hand_over() { handover_.hand_over(*this); }
   std::vector<core::WorkerId> look();
   void add_pending(std::vector<Connection> connections);
+  void rung(const std::string& listener);
+  void forget(int fd) { acceptors_.erase(fd); }
+  // Connections that may be on their way from a thread that accepts.
+  [[nodiscard]] std::size_t being_accepted() const;
   [[nodiscard]] const Pool& pool() const { return pool_; }
 
   // HandoverPort
@@ -60,6 +65,10 @@ class Dispatcher::Port final : public HandoverPort {
   void look_after(core::Duration wait) override { dispatcher_.look_after(wait); }
 
  private:
+  [[nodiscard]] bool accepts_aside(int fd) const;
+  void accept_aside(int fd, const std::string& listener);
+  void failed_to_accept(const std::string& listener, int error);
+
   Dispatcher& dispatcher_;
   core::PoolId id_;
   Pool pool_;
@@ -67,6 +76,8 @@ class Dispatcher::Port final : public HandoverPort {
   std::deque<Connection> pending_;
   std::map<core::WorkerId, std::deque<Connection>> batches_;  // in one call of hand_over
   std::vector<std::shared_ptr<WorkerChannel>> leaving_;       // with something they may yet take
+  std::map<int, std::unique_ptr<BackgroundAcceptor>> acceptors_;  // by listening socket
+  std::set<std::string> failing_;                                 // listeners: and not told yet
   bool posted_ = false;
 };
 
@@ -104,8 +115,9 @@ void Dispatcher::Port::take_pending(std::size_t index, core::WorkerId worker) {
 // While workers of another generation still accept from a socket, it is theirs.
 HandoverPort::Accepted Dispatcher::Port::accept(const std::string& listener,
                                                 core::WorkerId worker) {
-  bool failed = false;
-  for (const int fd : dispatcher_.listeners_.own(listener)) {
+  bool failed = failing_.erase(listener) > 0;
+  for (const auto& [fd, lent] : dispatcher_.listeners_.own(listener)) {
+    if (lent) continue;  // they come by themselves
     const int connection = ::accept4(fd, nullptr, nullptr, SOCK_CLOEXEC);
     if (connection >= 0) {
       dispatcher_.starvation_told_ = false;
@@ -113,14 +125,54 @@ HandoverPort::Accepted Dispatcher::Port::accept(const std::string& listener,
       return Accepted::kOne;
     }
     if (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR) continue;
-    const int error = errno;
     failed = true;
-    ListenError lost;  // EINVAL: the socket was shut down
-    if (error == EINVAL && dispatcher_.listeners_.mend(listener, lost)) break;
-    if (std::exchange(dispatcher_.starvation_told_, true)) continue;
-    spdlog::error("accept from {}: {}", listener, std::generic_category().message(error));
+    failed_to_accept(listener, errno);
   }
   return failed ? Accepted::kFailed : Accepted::kNone;
+}
+
+// EINVAL: the socket was shut down.
+void Dispatcher::Port::failed_to_accept(const std::string& listener, int error) {
+  ListenError lost;
+  if (error == EINVAL && dispatcher_.listeners_.mend(listener, lost)) return;
+  if (std::exchange(dispatcher_.starvation_told_, true)) return;
+  spdlog::error("accept from {}: {}", listener, std::generic_category().message(error));
+}
+
+bool Dispatcher::Port::accepts_aside(int fd) const {
+  const auto found = acceptors_.find(fd);
+  return found != acceptors_.end() && found->second->busy();
+}
+
+void Dispatcher::Port::accept_aside(int fd, const std::string& listener) {
+  std::unique_ptr<BackgroundAcceptor>& acceptor = acceptors_[fd];
+  if (!acceptor) {
+    BackgroundAcceptor::Hooks hooks;
+    hooks.accepted = [this, listener](std::vector<UniqueFd> accepted) {
+      dispatcher_.starvation_told_ = false;
+      for (UniqueFd& one : accepted) pending_.push_back({std::move(one), listener});
+      hand_over();
+    };
+    hooks.over = [this, listener](int error) {
+      if (error != 0) failed_to_accept(listener, error);
+      if (error != 0) failing_.insert(listener);
+      hand_over();
+    };
+    acceptor = std::make_unique<BackgroundAcceptor>(dispatcher_.context_, fd, std::move(hooks));
+  }
+  acceptor->accept();
+}
+
+void Dispatcher::Port::rung(const std::string& listener) {
+  for (const auto& [fd, lent] : dispatcher_.listeners_.own(listener)) {
+    if (lent) accept_aside(fd, listener);
+  }
+  hand_over();
+}
+
+std::size_t Dispatcher::Port::being_accepted() const {
+  return static_cast<std::size_t>(std::ranges::count_if(
+      acceptors_, [](const auto& entry) { return entry.second->busy(); }));
 }
 
 // Connections of a batch come from one listener each.
@@ -143,8 +195,8 @@ bool Dispatcher::Port::deliver(core::WorkerId worker) {
 }
 
 void Dispatcher::Port::await_connection(const std::string& listener) {
-  for (const int fd : dispatcher_.listeners_.own(listener)) {
-    dispatcher_.doorbell_.arm(fd, listener);
+  for (const auto& [fd, lent] : dispatcher_.listeners_.own(listener)) {
+    if (!accepts_aside(fd)) dispatcher_.doorbell_.arm(fd, listener);
   }
 }
 
@@ -214,8 +266,12 @@ bool Dispatcher::accepts(const std::string& key) const {
 
 void Dispatcher::rung(const std::string& key) {
   for (const auto& [id, port] : pools_) {
-    if (std::ranges::count(port->pool().keys, key) > 0) port->hand_over();
+    if (std::ranges::count(port->pool().keys, key) > 0) port->rung(key);
   }
+}
+
+void Dispatcher::forget(int fd) {
+  for (const auto& [id, port] : pools_) port->forget(fd);
 }
 
 void Dispatcher::has_room(core::PoolId pool) {
@@ -256,7 +312,8 @@ void Dispatcher::look() {
 
 std::size_t Dispatcher::pending(core::PoolId pool) const {
   const auto found = pools_.find(pool);
-  return found == pools_.end() ? 0 : found->second->pending();
+  if (found == pools_.end()) return 0;
+  return found->second->pending() + found->second->being_accepted();
 }
 
 std::optional<Dispatcher::Waiting> Dispatcher::waiting(core::WorkerId worker) const {

@@ -1,5 +1,7 @@
 // Accepts the connections of a pool with `accept: dispatch` and hands each to a worker.
 //
+// From a socket that workers have had it accepts on another thread (background_acceptor.hpp).
+//
 // Who gets it, and what to wait for if no worker can have it, decides the Handover of the pool
 // (handover.hpp); here is what it decides about: the kernel's queue, the channels, the timers.
 //
@@ -57,6 +59,8 @@ class Dispatcher {
   // Whether it has workers for what comes in there.
   [[nodiscard]] bool serves(const std::string& key) const;
   void rung(const std::string& key);
+  // A listening socket is about to be closed.
+  void forget(int fd);
   void has_room(core::PoolId pool);
   // Connections that wait for another worker: given back, or not taken by one that is gone.
   void give_to_others(core::PoolId pool, std::vector<Connection> connections);

@@ -79,6 +79,8 @@ inline constexpr std::size_t kSelectorRuns = 300;
 // Connections accepted and handed over in one turn; and how many may be on their way to one worker.
 inline constexpr int kDispatchPerTurn = 128;
 inline constexpr std::uint64_t kUntaken = 64;
+// Connections accepted at a time on a thread of its own.
+inline constexpr int kAcceptBatch = 16;
 // A worker that does one thing at a time is quick if each of so many requests took less than this
 // on average, idle time included; or that many were not done in such a span.
 inline constexpr std::uint64_t kPaceRequests = 32;

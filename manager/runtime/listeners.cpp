@@ -205,8 +205,9 @@ bool Listeners::open(const std::string& key, const config::Listener& listener, L
     }
   }
   if (socket.inherited.empty() && !start_listening(listener, fd.get(), error)) return false;
+  const bool lent = !socket.inherited.empty();
   socket.listener = listener;
-  socket.members.push_back({std::move(fd), false, false, {}});
+  socket.members.push_back({std::move(fd), false, false, lent, {}});
   sockets_.emplace(key, std::move(socket));
   return true;
 }
@@ -311,7 +312,7 @@ bool Listeners::open_anew(const std::string& key, Socket& socket, ListenError& e
   }
   retire(key, std::move(socket.members));
   socket.members.clear();
-  socket.members.push_back({std::move(fd), false, false, {}});
+  socket.members.push_back({std::move(fd), false, false, false, {}});
   socket.path = std::move(path);
   socket.grouped = false;
   return true;
@@ -392,7 +393,7 @@ bool Listeners::add(Socket& socket, ListenError& error) {
     const int reason = attach_selector(fd.get(), selector_program({0}, {}));
     if (reason != 0) return fail(error, "attach a selector to", socket.listener, reason);
   }
-  socket.members.push_back({std::move(fd), false, false, {}});
+  socket.members.push_back({std::move(fd), false, false, false, {}});
   return true;
 }
 
@@ -401,20 +402,21 @@ namespace {
 // Workers get it as they would from systemd.
 int give(Member& member, core::WorkerId worker) {
   if (std::exchange(member.nonblocking, false)) ::fcntl(member.fd.get(), F_SETFL, 0);
+  member.lent = true;
   member.owners.insert(worker);
   return member.fd.get();
 }
 
 }  // namespace
 
-std::vector<int> Listeners::own(const std::string& key) {
-  std::vector<int> fds;
+std::vector<Listeners::Own> Listeners::own(const std::string& key) {
+  std::vector<Own> fds;
   const auto found = sockets_.find(key);
   if (found == sockets_.end()) return fds;
   for (Member& member : found->second.members) {
     if (!member.owners.empty()) continue;
     if (!std::exchange(member.nonblocking, true)) ::fcntl(member.fd.get(), F_SETFL, O_NONBLOCK);
-    fds.push_back(member.fd.get());
+    fds.push_back({member.fd.get(), member.lent});
   }
   return fds;
 }

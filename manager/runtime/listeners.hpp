@@ -52,6 +52,7 @@ struct Member {
   UniqueFd fd;
   bool shared = false;              // by all workers that are to share one
   bool nonblocking = false;         // the manager accepts from it
+  bool lent = false;                // others have, or had, the open socket: O_NONBLOCK is theirs too
   std::set<core::WorkerId> owners;  // who has it; more than one if it is shared, or the other hangs
 };
 
@@ -102,8 +103,14 @@ class Listeners {
                           bool beside = false);
   // A socket that nobody has, for connections to wait on while no worker is there. False: error.
   [[nodiscard]] bool spare(const std::string& key, ListenError& error);
-  // Sockets that no worker has, for the manager to accept from: they do not block.
-  [[nodiscard]] std::vector<int> own(const std::string& key);
+  // Sockets that no worker has, for the manager to accept from: they do not block, unless somebody
+  // whom one was lent to takes that back.
+  struct Own {
+    int fd = -1;
+    bool lent = false;
+    bool operator==(const Own&) const = default;
+  };
+  [[nodiscard]] std::vector<Own> own(const std::string& key);
   // The worker is gone. What it had stays open.
   void release(core::WorkerId worker);
   // Closes one of several sockets; what waits on it would be lost.

@@ -69,6 +69,7 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
   listeners_.on_closing([this](int fd) {
     doorbell_.forget(fd);
     steering_.forget(fd);
+    dispatcher_.forget(fd);
   });
   const std::uint64_t seed = std::random_device{}();
   core_ = core::Core(seed);

@@ -142,6 +142,38 @@ def test_a_pool_is_removed_under_load_and_the_others_go_on(manager, load, model)
     assert clients.stop()["lost"] == 0
 
 
+# Leaves a process behind that has the listening socket, and makes it wait in accept(2) all the time.
+MEDDLER = """
+import fcntl, os, signal
+if os.fork() == 0:
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    open("meddles", "w").close()
+    while True:
+        fcntl.fcntl(3, fcntl.F_SETFL, 0)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_who_has_the_socket_still_cannot_hold_the_manager_up(manager, kind):
+    one = manager(start=False)
+    address = ANY_PORT if kind == "tcp" else f"unix://{one.directory}/web.sock"
+    one.config["pools"]["web"] = {
+        "command": ["/usr/bin/python3", "-c", MEDDLER], "listen": [address], "workers": 1,
+        "ready": {"after": "10ms"}, "timeouts": {"stop": "4s"}}
+    one.write().start()
+    eventually((one.directory / "meddles").exists)
+    one.config["pools"]["web"] = example(1, listen=[address], accept="dispatch",
+                                         timeouts={"stop": "4s"})
+    one.write()
+    one.signal(signal.SIGHUP)
+    for _ in range(5):
+        assert one.fetch()[0] == 200
+        assert one.status()["state"] in ("running", "reloading")
+    eventually(one.settled)
+
+
 def test_nobody_sees_a_close_while_workers_are_replaced(manager):
     one = manager({"web": in_class("async", 2, accept="dispatch")})
     clients = [connect(one.address()) for _ in range(8)]

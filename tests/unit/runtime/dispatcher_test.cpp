@@ -3,11 +3,13 @@
 
 #include <arpa/inet.h>
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
+#include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <chrono>
 #include <deque>
@@ -83,6 +85,10 @@ struct Fixture {
   Fixture(int count, std::uint32_t capacity, DispatchPolicy how = DispatchPolicy::kLeastConnections)
       : doorbell(context, [this](const std::string& rung) { dispatcher.rung(rung); }),
         dispatcher(context, listeners, doorbell, [this](core::WorkerId) { ++waited_for; }) {
+    listeners.on_closing([this](int fd) {
+      doorbell.forget(fd);
+      dispatcher.forget(fd);
+    });
     config::Listener listener;
     listener.address = *config::parse_address("tcp://127.0.0.1:0").address;
     key = Listeners::key("app", listener);
@@ -191,6 +197,41 @@ TEST_CASE("connections that nobody has room for stay in the queue until somebody
   with.run();
   CHECK(with.take() == Counts{0, 1});
   CHECK(runtime::waiting_on(with.listeners.fd(with.key)) == 1);
+}
+
+// Whoever has the socket as well may take O_NONBLOCK back, at any moment.
+TEST_CASE("from a socket that workers have had it accepts without waiting for a client") {
+  Fixture with(2, 2);
+  runtime::ListenError error;
+  constexpr core::WorkerId kFormer{99};
+  const int socket = with.listeners.share(with.key, kFormer, error);
+  REQUIRE(socket >= 0);
+  with.listeners.release(kFormer);
+  std::atomic<bool> over = false;
+  std::thread meddler([&] {
+    while (!over) ::fcntl(socket, F_SETFL, 0);
+  });
+  with.serve();
+  with.connect(3);
+  std::uint64_t taken = 0;
+  for (int i = 0; i < 1000 && taken < 3; ++i) {
+    with.run();
+    for (const std::uint64_t count : with.take()) taken += count;
+  }
+  CHECK(taken == 3);
+  // All that come are served, however many there are, as soon as somebody has room.
+  with.connect(100);
+  for (int i = 0; i < 10'000 && taken < 103; ++i) {
+    with.run(1ms);
+    for (const std::uint64_t count : with.take()) taken += count;
+    for (Worker& worker : with.workers) {
+      worker.page->connections = 0;
+      if (std::exchange(worker.page->wanted, 0U) != 0) worker.say(OSTLER_ROOM);
+    }
+  }
+  CHECK(taken == 103);
+  over = true;
+  meddler.join();
 }
 
 TEST_CASE("whoever takes nothing is passed over, and that is told") {

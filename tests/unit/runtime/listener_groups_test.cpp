@@ -170,16 +170,18 @@ TEST_CASE("what no worker has is the manager's to accept from, and does not bloc
   Fixture with;
   const int first = with.claim(kFirst);
   REQUIRE(with.spare());
-  const std::vector<int> own = with.listeners.own(with.key);
+  const std::vector<Listeners::Own> own = with.listeners.own(with.key);
   REQUIRE(own.size() == 1);
-  CHECK(own.front() != first);
-  CHECK_FALSE(blocks(own.front()));
+  const int second = own.front().fd;
+  CHECK(second != first);
+  CHECK_FALSE(own.front().lent);
+  CHECK_FALSE(blocks(second));
   CHECK(blocks(first));
-  CHECK(with.claim(kSecond) == own.front());
-  CHECK(blocks(own.front()));  // as systemd would hand it over
+  CHECK(with.claim(kSecond) == second);
+  CHECK(blocks(second));  // as systemd would hand it over
   CHECK(with.listeners.own(with.key).empty());
   with.listeners.release(kFirst);
-  CHECK(with.listeners.own(with.key) == std::vector{first});
+  CHECK(with.listeners.own(with.key) == std::vector{Listeners::Own{first, true}});
   CHECK(with.share(kThird) == first);
   CHECK(blocks(first));
   CHECK(with.listeners.own("tcp://127.0.0.1:1").empty());
@@ -200,7 +202,7 @@ TEST_CASE("whichever way it is shared, the address stays, and so does what waits
   with.listeners.drop(with.key, 1);
   CHECK(with.size() == 1);
   with.listeners.release(kFirst);
-  CHECK(with.listeners.own(with.key) == std::vector{shared});
+  CHECK(with.listeners.own(with.key) == std::vector{Listeners::Own{shared, true}});
   with.connect(1);  // the selector that was there is no hindrance
   for (int i = 0; i < 2; ++i) {
     const UniqueFd accepted(::accept4(shared, nullptr, nullptr, SOCK_CLOEXEC));
