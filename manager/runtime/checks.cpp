@@ -58,6 +58,9 @@ void Runtime::start_channel(core::WorkerId worker, const Process& process) {
   hooks.returned = [this, pool = process.pool_id](std::vector<Connection> connections) {
     dispatcher_.give_to_others(pool, std::move(connections));
   };
+  hooks.not_taken = [this, worker, pool = process.pool_id](std::vector<Connection> connections) {
+    dispatcher_.not_taken(pool, worker, std::move(connections));
+  };
   const config::Pool& pool = process.launch->pool;
   std::vector<std::string> listeners;
   for (const config::Listener& listener : pool.listen) {

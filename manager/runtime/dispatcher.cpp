@@ -47,6 +47,7 @@ class Dispatcher::Port final : public HandoverPort {
   void forget(int fd) { acceptors_.erase(fd); }
   // Connections that may be on their way from a thread that accepts.
   [[nodiscard]] std::size_t being_accepted() const;
+  void table_full(core::WorkerId worker) { handover_.table_full(*this, worker); }
   [[nodiscard]] const Pool& pool() const { return pool_; }
 
   // HandoverPort
@@ -284,6 +285,13 @@ void Dispatcher::give_to_others(core::PoolId pool, std::vector<Connection> conne
   if (found == pools_.end() || connections.empty()) return;
   found->second->add_pending(std::move(connections));
   found->second->hand_over();
+}
+
+void Dispatcher::not_taken(core::PoolId pool, core::WorkerId worker,
+                           std::vector<Connection> connections) {
+  const auto found = pools_.find(pool);
+  if (found != pools_.end()) found->second->table_full(worker);
+  give_to_others(pool, std::move(connections));
 }
 
 void Dispatcher::look_after(core::Duration wait) {

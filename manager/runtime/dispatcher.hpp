@@ -64,6 +64,8 @@ class Dispatcher {
   void has_room(core::PoolId pool);
   // Connections that wait for another worker: given back, or not taken by one that is gone.
   void give_to_others(core::PoolId pool, std::vector<Connection> connections);
+  // Connections that a worker had no descriptors for: it gets nothing more for a while.
+  void not_taken(core::PoolId pool, core::WorkerId worker, std::vector<Connection> connections);
   // How many connections it has not taken, and since when none was.
   struct Waiting {
     std::size_t count = 0;

@@ -35,6 +35,23 @@ bool Handover::stands_still(const WorkerLoad& load, core::Time now) {
   return load.untaken > 0 && now - load.untaken_since >= limits::kStandsStill;
 }
 
+void Handover::table_full(HandoverPort& port, core::WorkerId worker) {
+  full_tables_[worker] = {0, port.now() + limits::kTableFull};
+}
+
+// What it took with the message that was cut it may not have counted yet: hence the most it had.
+bool Handover::has_full_table(const WorkerLoad& load, core::Time now) {
+  const auto found = full_tables_.find(load.worker);
+  if (found == full_tables_.end()) return false;
+  FullTable& table = found->second;
+  if (load.connections < table.connections || now >= table.until) {
+    full_tables_.erase(found);
+    return false;
+  }
+  table.connections = load.connections;
+  return true;
+}
+
 Handover::Candidate Handover::assess(const WorkerLoad& load, core::Time now) {
   Candidate candidate;
   candidate.load = load;
@@ -50,6 +67,7 @@ Handover::Candidate Handover::assess(const WorkerLoad& load, core::Time now) {
     if (holds) candidate.capacity = 0;
     if (!holds) refusals_.erase(refusal);
   }
+  if (has_full_table(load, now)) candidate.capacity = 0;
   candidate.stands_still = stands_still(load, now);
   return candidate;
 }
@@ -69,6 +87,7 @@ std::vector<Handover::Candidate> Handover::candidates(HandoverPort& port) {
   };
   std::erase_if(paces_, is_gone);
   std::erase_if(refusals_, is_gone);
+  std::erase_if(full_tables_, is_gone);
   // A worker that stands still gets something only if no other is there.
   passed_over_ = !good.empty() && !late.empty();
   return good.empty() ? std::move(late) : std::move(good);
@@ -223,7 +242,8 @@ void Handover::wait_for_capacity(HandoverPort& port, std::vector<Candidate>& all
     return !one.stands_still && one.load.untaken + one.handed > 0;
   });
   const bool late = passed_over_ || all.front().stands_still;
-  waits_ = waits_ || taking || late;
+  waits_ = waits_ || taking || late || !full_tables_.empty();
+  for (const auto& [worker, table] : full_tables_) port.look_after(table.until - port.now());
   const std::size_t before = blocked(port, all);
   port.await_capacity();
   std::vector<Candidate> again = candidates(port);

@@ -13,6 +13,7 @@
 //   a connection is closed          the worker says so, because it was asked (`await_capacity`), or
 //                                   the second look, after it was asked, sees it
 //   what was on its way is taken    the next look sees it
+//   a table of descriptors is full  a look after a while tries again
 //   a worker comes or goes          the dispatcher is told, and calls `hand_over`
 #pragma once
 
@@ -91,6 +92,10 @@ class Handover {
   // Hands over what waits, a bounded number at a time, and asks for what is needed to go on.
   void hand_over(HandoverPort& port);
 
+  // A worker had no descriptors for what it was handed. It gets nothing until it has closed a
+  // connection, or a while has passed.
+  void table_full(HandoverPort& port, core::WorkerId worker);
+
   // To be called at the time that `look_after` asked for. Returns the workers that stand still:
   // they have taken nothing for a while of what was handed to them.
   std::vector<core::WorkerId> look(HandoverPort& port);
@@ -116,11 +121,16 @@ class Handover {
     std::uint64_t untaken = 0;
     core::Time until{};
   };
+  struct FullTable {
+    std::uint64_t connections = 0;  // that it had
+    core::Time until{};
+  };
   enum class Step { kHanded, kNothingWaits, kNoCapacity };
 
   std::vector<Candidate> candidates(HandoverPort& port);
   Candidate assess(const WorkerLoad& load, core::Time now);
   static bool is_quick(Pace& pace, const WorkerLoad& load, core::Time now);
+  [[nodiscard]] bool has_full_table(const WorkerLoad& load, core::Time now);
   static bool stands_still(const WorkerLoad& load, core::Time now);
   // `listener`: that it has to serve; empty: any.
   Candidate* choose(std::vector<Candidate>& all, const std::string& listener);
@@ -138,6 +148,7 @@ class Handover {
   std::set<std::string> closing_;
   std::map<core::WorkerId, Pace> paces_;
   std::map<core::WorkerId, Refusal> refusals_;
+  std::map<core::WorkerId, FullTable> full_tables_;
   std::uint64_t turn_ = 0;        // whose it is
   std::set<std::string> failed_;  // listeners that could not be accepted from in this call
   bool passed_over_ = false;      // a worker stands still, and others were there

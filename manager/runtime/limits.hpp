@@ -91,6 +91,8 @@ inline constexpr core::Duration kQuick = std::chrono::microseconds(200);
 inline constexpr core::Duration kStandsStill = milliseconds(100);
 // How long a worker whose channel was full, or had nobody at its other end, is not tried again.
 inline constexpr core::Duration kRefused = milliseconds(3);
+// How long a worker that had no descriptor for a connection gets none, if it closes none.
+inline constexpr core::Duration kTableFull = milliseconds(100);
 // When nothing can be accepted for want of descriptors or memory, how soon it is tried again.
 inline constexpr core::Duration kAcceptAgain = milliseconds(100);
 // How soon after a hand-over it is looked whether it was taken.

@@ -86,6 +86,10 @@ std::uint64_t Scoreboard::taken() const {
   return load(page_->taken);
 }
 
+std::uint64_t Scoreboard::not_taken() const {
+  return load(page_->not_taken);
+}
+
 bool Scoreboard::want_room() const {
   const std::atomic_ref<std::uint64_t> wanted(*wanted_);
   const bool seen = wanted.exchange(1, std::memory_order_seq_cst) == 0;

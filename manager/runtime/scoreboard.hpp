@@ -51,7 +51,10 @@ class Scoreboard {
 
   // No number is larger than what is possible, no time later than `now`.
   [[nodiscard]] Figures figures(core::Time now) const;
-  [[nodiscard]] std::uint64_t taken() const;  // connections that were handed to it
+  // Connections that were handed to it; and of these, those that it has named as not taken. To be
+  // read in this order: what is in the first and was not taken is in the second.
+  [[nodiscard]] std::uint64_t taken() const;
+  [[nodiscard]] std::uint64_t not_taken() const;
   // Has the worker say so when it gets room (OSTLER_ROOM). Whatever is read of the page after this
   // call, the worker has either written before it looked, or will say it. True: it has seen what
   // was asked before, if anything was.

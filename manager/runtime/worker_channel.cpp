@@ -137,7 +137,8 @@ bool WorkerChannel::receive_one() {
 
 // What is only said when it was asked for, or counted by itself, needs no other bound.
 bool WorkerChannel::expected(const ostler_message& message) const {
-  return (message.type == OSTLER_ROOM && room_awaited_ > 0) || message.type == OSTLER_RETURN;
+  return (message.type == OSTLER_ROOM && room_awaited_ > 0) || message.type == OSTLER_RETURN ||
+         message.type == OSTLER_NOT_TAKEN;
 }
 
 void WorkerChannel::take(const ostler_message& message, std::vector<UniqueFd>& descriptors) {
@@ -160,6 +161,8 @@ void WorkerChannel::take(const ostler_message& message, std::vector<UniqueFd>& d
       return hooks_.room();
     case OSTLER_RETURN:
       return take_returned(message, descriptors);
+    case OSTLER_NOT_TAKEN:
+      return take_not_taken(message);
     default:
       give_up("a message of the unknown type " + std::to_string(message.type));
   }
@@ -170,7 +173,10 @@ void WorkerChannel::take_returned(const ostler_message& message,
                                   std::vector<UniqueFd>& descriptors) {
   // Or it could be handed the same ones again, for ever.
   if (!asked_back_) return give_up("connections back before it was asked for them");
-  const std::uint64_t known = handed_ - returned_ - untaken();
+  untaken();
+  const auto waiting =
+      std::ranges::count_if(untaken_, [](const Connection& one) { return bool(one.fd); });
+  const std::uint64_t known = handed_ - returned_ - static_cast<std::uint64_t>(waiting);
   if (descriptors.empty() || descriptors.size() != message.count || descriptors.size() > known) {
     return give_up("connections back that it was not given");
   }
@@ -189,6 +195,25 @@ void WorkerChannel::take_returned(const ostler_message& message,
   }
   std::erase_if(descriptors, [](const UniqueFd& fd) { return !fd; });
   if (!connections.empty()) hooks_.returned(std::move(connections));
+}
+
+// Its table of descriptors was full. The copies of what it names have not been dropped: until this
+// message came, none was (untaken()).
+void WorkerChannel::take_not_taken(const ostler_message& message) {
+  const std::uint64_t dropped = handed_ - untaken_.size();
+  const std::uint64_t first = message.value - dropped;
+  if (message.count == 0 || message.count > untaken_.size() || message.value < dropped ||
+      first > untaken_.size() - message.count) {
+    return give_up("connections not taken that it was not given");
+  }
+  std::vector<Connection> connections;
+  for (std::uint64_t i = first; i < first + message.count; ++i) {
+    if (!untaken_[i].fd) return give_up("connections not taken for a second time");
+    connections.push_back(std::move(untaken_[i]));
+  }
+  returned_ += connections.size();
+  not_taken_ += connections.size();
+  hooks_.not_taken(std::move(connections));
 }
 
 // A worker says a word when it starts, when it wakes and when it is worn.
@@ -262,18 +287,25 @@ int WorkerChannel::dispatch(std::vector<Connection>& connections) {
 
 std::size_t WorkerChannel::untaken() {
   if (untaken_.empty()) return 0;
-  const std::uint64_t taken = std::min(scoreboard_.taken(), handed_);
-  const std::uint64_t left = handed_ - taken;
-  if (left >= untaken_.size()) return untaken_.size();
-  while (untaken_.size() > left) untaken_.pop_front();
-  untaken_since_ = now();
+  const std::uint64_t taken = scoreboard_.taken();
+  // Some of these it could not take, and the message that says which is on its way.
+  if (scoreboard_.not_taken() <= not_taken_) drop_taken(taken);
   return untaken_.size();
 }
 
+void WorkerChannel::drop_taken(std::uint64_t taken) {
+  const std::uint64_t left = handed_ - std::min(taken, handed_);
+  if (left >= untaken_.size()) return;
+  while (untaken_.size() > left) untaken_.pop_front();
+  untaken_since_ = now();
+}
+
 std::vector<Connection> WorkerChannel::take_back() {
-  untaken();
+  drop_taken(scoreboard_.taken());
   std::vector<Connection> connections;
-  for (Connection& connection : untaken_) connections.push_back(std::move(connection));
+  for (Connection& connection : untaken_) {
+    if (connection.fd) connections.push_back(std::move(connection));
+  }
   untaken_.clear();
   return connections;
 }

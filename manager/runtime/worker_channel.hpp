@@ -5,7 +5,7 @@
 // else, or too much, has its channel closed and is from then on like a program without one.
 //
 // Connections that are handed over are kept in a copy until the worker has taken them, so that
-// those which it has not taken when it dies can be given to another.
+// those which it has not taken when it dies, or has no descriptors for, can be given to another.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
@@ -55,10 +55,11 @@ class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
   };
   // May not close the channel.
   struct Hooks {
-    std::function<void(core::WorkerSign)> heard;            // kSpeaks, kReady, kAwake or kWorn
-    std::function<void(const std::string& reason)> broken;  // the channel has been closed
-    std::function<void()> room;                             // it has room for a connection
-    std::function<void(std::vector<Connection>)> returned;  // it gives connections back
+    std::function<void(core::WorkerSign)> heard;             // kSpeaks, kReady, kAwake or kWorn
+    std::function<void(const std::string& reason)> broken;   // the channel has been closed
+    std::function<void()> room;                              // it has room for a connection
+    std::function<void(std::vector<Connection>)> returned;   // it gives connections back
+    std::function<void(std::vector<Connection>)> not_taken;  // it has no descriptors for these
   };
 
   // Throws std::system_error.
@@ -108,6 +109,8 @@ class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
   // Of the descriptors that came along those that are kept are taken out.
   void take(const ostler_message& message, std::vector<UniqueFd>& descriptors);
   void take_returned(const ostler_message& message, std::vector<UniqueFd>& descriptors);
+  void take_not_taken(const ostler_message& message);
+  void drop_taken(std::uint64_t taken);
   [[nodiscard]] bool came_in_by(const std::string& listener, int fd) const;
   void give_up(const std::string& reason);
   [[nodiscard]] bool expected(const ostler_message& message) const;
@@ -122,11 +125,12 @@ class WorkerChannel : public std::enable_shared_from_this<WorkerChannel> {
   std::map<std::string, std::set<std::string>> places_;
   BackgroundCloser closer_;  // of what the worker sends
   bool speaks_ = false;
-  int room_awaited_ = 0;  // how often it has been asked and has not answered
-  std::deque<Connection> untaken_;
+  int room_awaited_ = 0;            // how often it has been asked and has not answered
+  std::deque<Connection> untaken_;  // empty ones: given to another already
   core::Time untaken_since_{};
   std::uint64_t handed_ = 0;    // connections, in all
-  std::uint64_t returned_ = 0;  // of them
+  std::uint64_t returned_ = 0;  // of them, those not taken included
+  std::uint64_t not_taken_ = 0;
   bool asked_back_ = false;
   int received_ = 0;  // since then
   std::chrono::steady_clock::time_point since_;

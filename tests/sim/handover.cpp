@@ -9,6 +9,7 @@
 //   handed
 //                          over within 5 ms
 //   who stands still       gets nothing while another has capacity
+//   whose table is full    gets nothing for a while, unless it closes a connection
 //   the least loaded       gets the next one, if that is the policy
 #include <algorithm>
 #include <cstdio>
@@ -64,6 +65,7 @@ struct Setting {
   double first_key = 0;    // the share of connections that come by the first listener, and more
   Duration service = 1ms;  // about how long a connection is open otherwise
   bool all_by_one = false;
+  double misses = 0;        // how likely a worker has too few descriptors for what it was handed
   double races = 0;         // how likely a worker closes a connection between two questions
   double late_closes = 0;   // how likely it does so while it is being asked to say so
   int most_capacity = 300;  // of most workers
@@ -83,6 +85,7 @@ class World final : public HandoverPort {
     setting_.deaths = random_.chance(0.5);
     setting_.stops = random_.chance(0.5) ? random_.pick(std::vector{0.02, 0.3}) : 0;
     setting_.failures = random_.chance(0.3);
+    setting_.misses = random_.chance(0.3) ? random_.pick(std::vector{0.02, 0.3}) : 0;
     setting_.one_fails = random_.chance(0.5);
     setting_.races = random_.pick(std::vector{0.03, 0.15});
     setting_.late_closes = random_.chance(0.5) ? 0.7 : 0;
@@ -177,6 +180,8 @@ class World final : public HandoverPort {
       pending_.insert(pending_.begin(), batch.begin(), batch.end());
       return false;
     }
+    if (has_full_table(worker) && !worker.closed_one)
+      throw Broken{"handed to a worker whose table is full"};
     if (worker.untaken() == 0) worker.untaken_since = worker.last_took = now_;
     worker.on_their_way.insert(worker.on_their_way.end(), batch.begin(), batch.end());
     worker.inbox.push_back(batch.size());
@@ -231,6 +236,9 @@ class World final : public HandoverPort {
     std::deque<Connection> on_their_way;  // the manager's copies
     std::deque<std::size_t> inbox;        // batches that it has not received
     std::deque<Connection> batch;         // in one call
+    std::deque<Connection> missed;        // that it had no descriptors for, not yet said
+    std::optional<Time> missed_at;        // when it last said so
+    bool closed_one = false;              // since then
     std::set<std::uint64_t> open;
     Time untaken_since{};
     Time last_took{};
@@ -244,7 +252,7 @@ class World final : public HandoverPort {
     bool taking = false;
     WorkerLoad seen;           // when last asked
     std::uint64_t handed = 0;  // since then
-    [[nodiscard]] std::uint64_t untaken() const { return on_their_way.size(); }
+    [[nodiscard]] std::uint64_t untaken() const { return on_their_way.size() + missed.size(); }
   };
   struct Entry {
     Time at;
@@ -346,6 +354,7 @@ class World final : public HandoverPort {
   }
   [[nodiscard]] std::uint64_t capacity_left(const Worker& worker) const {
     if (worker.refused && now_ - *worker.refused <= limits::kRefused) return 0;
+    if (has_full_table(worker)) return 0;
     const std::uint64_t has = worker.seen.connections + worker.seen.untaken + worker.handed;
     const std::uint64_t coming = worker.seen.untaken + worker.handed;
     const std::uint64_t free = worker.capacity > has ? worker.capacity - has : 0;
@@ -398,9 +407,15 @@ class World final : public HandoverPort {
     } else {
       worker.inbox.pop_front();
     }
+    const bool misses = random_.chance(setting_.misses);
+    const auto finds_room = misses ? static_cast<std::size_t>(random_.below(count)) : count;
     for (std::size_t i = 0; i < count; ++i) {
       const Connection one = worker.on_their_way.front();
       worker.on_their_way.pop_front();
+      if (i >= finds_room) {
+        worker.missed.push_back(one);
+        continue;
+      }
       ++worker.connections;
       worker.open.insert(one.id);
       const bool keeps = random_.chance(setting_.keeps);
@@ -409,7 +424,20 @@ class World final : public HandoverPort {
       in(time, [this, id, connection = one.id] { close(id, connection); });
     }
     worker.untaken_since = worker.last_took = now_;
+    if (misses) in(latency(), [this, id] { say_missed(id); });
     if (!worker.inbox.empty()) take_later(id);
+  }
+  void say_missed(WorkerId id) {
+    const auto found = workers_.find(id);
+    if (found == workers_.end() || found->second.missed.empty()) return;
+    Worker& worker = found->second;
+    for (const Connection& one : std::exchange(worker.missed, {})) pending_.push_back(one);
+    worker.missed_at = now_;
+    worker.closed_one = false;
+    call([&] {
+      handover_.table_full(*this, id);
+      handover_.hand_over(*this);
+    });
   }
   void close_one(WorkerId id) { close(id, *workers_.at(id).open.begin()); }
   void close(WorkerId id, std::uint64_t connection) {
@@ -417,6 +445,7 @@ class World final : public HandoverPort {
     if (found == workers_.end() || found->second.dead) return;
     Worker& worker = found->second;
     if (worker.open.erase(connection) == 0) return;
+    worker.closed_one = true;
     --worker.connections;
     ++worker.requests;
     ++finished_;
@@ -455,6 +484,7 @@ class World final : public HandoverPort {
   }
   void bury(WorkerId id) {
     auto node = workers_.extract(id);
+    for (const Connection& one : node.mapped().missed) pending_.push_back(one);
     for (const Connection& one : node.mapped().on_their_way) pending_.push_back(one);
     call([this] { handover_.hand_over(*this); });
   }
@@ -483,7 +513,7 @@ class World final : public HandoverPort {
     for (const auto& [key, queue] : queues_) here += queue.size();
     for (const auto& [id, worker] : workers_) {
       if (!worker.batch.empty()) throw Broken{"set aside, and not delivered"};
-      here += worker.on_their_way.size() + (worker.dead ? 0 : worker.open.size());
+      here += worker.untaken() + (worker.dead ? 0 : worker.open.size());
     }
     if (here != last_connection_) throw Broken{"a connection is lost, or there twice"};
   }
@@ -492,8 +522,11 @@ class World final : public HandoverPort {
     return now_ < worker.good_again ||
            (worker.untaken() > 0 && now_ - worker.last_took >= limits::kStandsStill - kPromise);
   }
+  [[nodiscard]] bool has_full_table(const Worker& worker) const {
+    return worker.missed_at && now_ - *worker.missed_at < limits::kTableFull;
+  }
   [[nodiscard]] bool can_take(const Worker& worker) const {
-    if (!worker.known || worker.dead) return false;
+    if (!worker.known || worker.dead || has_full_table(worker)) return false;
     return worker.connections + worker.untaken() < worker.capacity &&
            worker.untaken() < limits::kUntaken && worker.inbox.size() < setting_.inbox;
   }

@@ -1,8 +1,8 @@
 """Mistakes in the hand-over, as in mutant_list.py: files of manager/runtime."""
 
 MUTANTS = [
-    ("full-while-on-their-way", "handover.cpp", "waits_ = waits_ || taking || late;", "waits_ = waits_ || late;"),
-    ("late-not-looked-at", "handover.cpp", "waits_ = waits_ || taking || late;", "waits_ = waits_ || taking;"),
+    ("full-while-on-their-way", "handover.cpp", "waits_ = waits_ || taking || late ||", "waits_ = waits_ || late ||"),
+    ("late-not-looked-at", "handover.cpp", "waits_ = waits_ || taking || late ||", "waits_ = waits_ || taking ||"),
     ("no-look-after", "handover.cpp",
      "    port.look_after(limits::kLookAtTaken);\n    if (port.deliver", "    if (port.deliver"),
     ("look-ends", "handover.cpp",
@@ -21,6 +21,11 @@ MUTANTS = [
     ("refused-and-tried-at-once", "handover.cpp", "if (holds) candidate.capacity = 0;", ""),
     ("refused-for-ever", "handover.cpp", "if (!holds) refusals_.erase(refusal);",
      "candidate.capacity = 0;"),
+    ("full-table-unheeded", "handover.cpp", "if (has_full_table(load, now)) candidate.capacity = 0;", ""),
+    ("full-table-for-good", "handover.cpp", " || now >= table.until", ""),
+    ("full-table-not-looked-at", "handover.cpp", " || late || !full_tables_.empty();", " || late;"),
+    ("full-table-without-a-look", "handover.cpp",
+     "port.look_after(table.until - port.now());", ";"),
     ("failure-for-good", "handover.cpp", "  if (!failed_.empty()) port.look_after(limits::kAcceptAgain);\n", ""),
     ("failed-and-not-tried-again", "handover.cpp", "  waits_ = !failed_.empty();\n", ""),
     ("failure-of-one-stops-all", "handover.cpp", "!failed_.contains(listener) && choose", "failed_.empty() && choose"),

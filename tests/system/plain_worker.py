@@ -24,7 +24,7 @@ import time
 
 MESSAGE = struct.Struct("=IIQ")
 HELLO, AWAKE, RECYCLE = 1, 2, 3
-ROOM, RETURN = 4, 5
+ROOM, RETURN, NOT_TAKEN = 4, 5, 7
 CONNECTION, ACCEPT, DISPATCH, DRAIN = 101, 102, 103, 104
 BATCH = 64
 PRIVATE = 1
@@ -40,6 +40,7 @@ class Scoreboard:
               "beat": (32, "=Q"), "requests": (40, "=Q"), "accepted": (48, "=Q"),
               "connections": (56, "=Q"), "active": (64, "=Q"), "busy_since": (72, "=Q"),
               "taken": (80, "=Q"), "concurrency": (88, "=Q"), "wanted": (96, "=Q"),
+              "not_taken": (104, "=Q"),
               "start": (256, "=Q"), "progress": (768, "=Q"), "until": (1280, "=Q"),
               "thread": (1792, "=I")}
     TEXT = 2048
@@ -198,6 +199,10 @@ class Worker:
             return False
         kind, count, listener = MESSAGE.unpack(data)
         if kind == DISPATCH:
+            missing = count - len(descriptors)
+            if missing > 0:
+                self.say(NOT_TAKEN, missing, self.board["taken"] + len(descriptors))
+                self.board["not_taken"] += missing
             self.board["taken"] += count
             if self.draining:
                 socket.send_fds(self.channel, [MESSAGE.pack(RETURN, len(descriptors), listener)],

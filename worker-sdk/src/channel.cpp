@@ -29,6 +29,8 @@ static_assert(sizeof(ostler_scoreboard) == OSTLER_SCOREBOARD_SIZE);
 
 // While the manager's queue is full, or too many descriptors are under way in the system.
 constexpr int kRetryMs = 5;
+// For what could not be taken to be heard.
+constexpr std::chrono::milliseconds kGiveUpPatience{500};
 
 // The descriptor that a variable names, made close-on-exec; -1 if it is not set.
 int take_descriptor(const char* variable) {
@@ -152,8 +154,8 @@ bool Channel::send(std::uint32_t type, std::uint64_t value) const noexcept {
   return true;
 }
 
-bool Channel::deliver(std::uint32_t type, std::chrono::milliseconds patience) const noexcept {
-  const ostler_message message{type, 0, 0};
+bool Channel::deliver(const ostler_message& message,
+                      std::chrono::milliseconds patience) const noexcept {
   const auto deadline = std::chrono::steady_clock::now() + patience;
   while (::send(socket_, &message, sizeof message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
     const int error = errno;
@@ -213,8 +215,12 @@ channel_message Channel::receive(bool& ended) noexcept {
     Descriptors descriptors;
     const std::size_t count = take_all(header, descriptors);
     // Of connections that found no room in this process's table some may have come all the same.
-    const bool is_cut = (header.msg_flags & MSG_TRUNC) != 0 ||
-                        ((header.msg_flags & MSG_CTRUNC) != 0 && message.type != OSTLER_DISPATCH);
+    const bool lacks = (header.msg_flags & MSG_CTRUNC) != 0;
+    const bool is_cut =
+        (header.msg_flags & MSG_TRUNC) != 0 || (lacks && message.type != OSTLER_DISPATCH);
+    if (lacks && message.type == OSTLER_CONNECTION) {
+      say_starved("take the manager's own connection");
+    }
     const bool whole = size == sizeof message && !is_cut;
     const auto understood = understand(whole ? message : ostler_message{}, descriptors, count);
     if (size == 0 || understood.what != channel_message::kind::nothing) return understood;
@@ -238,21 +244,41 @@ channel_message Channel::understand(const ostler_message& message, const Descrip
   return {};
 }
 
-// All that were sent are taken, also those for which this process has no descriptors: the manager
-// counts them off in the order in which it sent them.
+// All that were sent are counted as taken: the manager counts them off in the order in which it
+// sent them. Those for which this process has no descriptors are named before.
 channel_message Channel::take_batch(const ostler_message& message, const Descriptors& descriptors,
                                     std::size_t count) noexcept {
   const std::size_t sent = std::min<std::size_t>(message.count, OSTLER_BATCH);
-  std::atomic_ref(page_->taken).fetch_add(sent, std::memory_order_release);
+  const std::atomic_ref taken(page_->taken);
   if (count < sent) {
-    std::fprintf(stderr, "take connections: of %zu only %zu, for want of descriptors\n", sent,
-                 count);
+    give_up(sent - count, taken.load(std::memory_order_relaxed) + count);
+  } else {
+    starved_ = false;
   }
+  taken.fetch_add(sent, std::memory_order_release);
   batch_ = descriptors;
   next_ = 0;
   end_ = count;
   batch_listener_ = message.value;
   return count > 0 ? next_of_batch() : channel_message{};
+}
+
+// The manager keeps its copies until it has heard which they are: so `not_taken` is on the page
+// before `taken` is.
+void Channel::give_up(std::size_t count, std::uint64_t before) noexcept {
+  say_starved("take connections");
+  if (deliver({OSTLER_NOT_TAKEN, static_cast<std::uint32_t>(count), before}, kGiveUpPatience)) {
+    std::atomic_ref(page_->not_taken).fetch_add(count, std::memory_order_release);
+  } else {
+    std::fprintf(stderr, "give %zu connections back to the manager: %s; they are lost\n", count,
+                 std::generic_category().message(errno).c_str());
+  }
+}
+
+void Channel::say_starved(const char* what) noexcept {
+  if (std::exchange(starved_, true)) return;
+  std::fprintf(stderr, "%s: no descriptor is free; clients' connections go back to the manager\n",
+               what);
 }
 
 channel_message Channel::next_of_batch() noexcept {

@@ -41,7 +41,7 @@ class Channel {
 
   // What must be heard: waits so long for the manager's queue. False, with errno set, if it was not
   // taken.
-  bool deliver(std::uint32_t type, std::chrono::milliseconds patience) const noexcept;
+  bool deliver(const ostler_message& message, std::chrono::milliseconds patience) const noexcept;
 
   // Connections, OSTLER_BATCH at most, for another worker; `listener` as they came. They stay the
   // caller's, to be closed if this succeeds. Waits for the manager's queue until `deadline`. False:
@@ -51,7 +51,8 @@ class Channel {
 
   // Skips what is malformed. `ended` is set when the manager has closed its end. Of connections
   // that came together one after the other is given; they are on the page as taken before the first
-  // is. Does not block.
+  // is. Those for which this process has no descriptor go back to the manager. Blocks only while
+  // that is to be said and the manager's queue is full, and then not for long.
   channel_message receive(bool& ended) noexcept;
   // Whether the next receive() gives one that came together with the last.
   [[nodiscard]] bool has_more() const noexcept { return next_ < end_; }
@@ -64,6 +65,8 @@ class Channel {
                              std::size_t count) noexcept;
   channel_message take_batch(const ostler_message& message, const Descriptors& descriptors,
                              std::size_t count) noexcept;
+  void give_up(std::size_t count, std::uint64_t before) noexcept;
+  void say_starved(const char* what) noexcept;
   channel_message next_of_batch() noexcept;
 
   int socket_ = -1;
@@ -72,6 +75,7 @@ class Channel {
   std::size_t next_ = 0;
   std::size_t end_ = 0;
   std::uint64_t batch_listener_ = 0;
+  bool starved_ = false;  // the last message found too few descriptors, and that was said
 };
 
 }  // namespace ostler

@@ -120,7 +120,8 @@ std::optional<std::uint64_t> worker::generation() const noexcept {
 bool worker::ready() const noexcept {
   // What is said on the channel is neither lost nor taken for a stranger's.
   const auto& channel = state_->channel;
-  if (channel.connected() && channel.deliver(OSTLER_READY, kReadyAttempts * kNotifyPatience)) {
+  if (channel.connected() &&
+      channel.deliver({OSTLER_READY, 0, 0}, kReadyAttempts * kNotifyPatience)) {
     return true;
   }
   for (int attempt = 1; attempt <= kReadyAttempts; ++attempt) {

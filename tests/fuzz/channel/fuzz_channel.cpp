@@ -71,6 +71,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   hooks.returned = [](const std::vector<runtime::Connection>&) {
     require(false, "nothing comes back of what was not given");
   };
+  hooks.not_taken = hooks.returned;
   channel->start(std::move(hooks), {"a", "b"});
   while (size > 0) {
     const std::size_t length = std::min<std::size_t>(*data++, --size);

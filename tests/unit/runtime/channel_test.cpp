@@ -40,6 +40,9 @@ struct Fixture {
     hooks.returned = [this](std::vector<runtime::Connection> connections) {
       for (auto& connection : connections) returned.push_back(std::move(connection));
     };
+    hooks.not_taken = [this](std::vector<runtime::Connection> connections) {
+      for (auto& connection : connections) not_taken.push_back(std::move(connection));
+    };
     channel->start(std::move(hooks), {"a", "b", "c", "d"});
     if (!asked_back) return;
     ostler_message drain{};
@@ -47,8 +50,8 @@ struct Fixture {
     REQUIRE(::recv(ends.channel.get(), &drain, sizeof drain, 0) == sizeof drain);
     REQUIRE(drain.type == OSTLER_DRAIN);
   }
-  void say(std::uint32_t type, std::uint64_t value = 0) const {
-    const ostler_message message{type, 0, value};
+  void say(std::uint32_t type, std::uint64_t value = 0, std::uint32_t count = 0) const {
+    const ostler_message message{type, count, value};
     say_bytes(&message, sizeof message);
   }
   void say_bytes(const void* bytes, std::size_t size) const {
@@ -66,6 +69,7 @@ struct Fixture {
   std::string broken;
   int rooms = 0;
   std::vector<runtime::Connection> returned;
+  std::vector<runtime::Connection> not_taken;
 };
 
 // One message with room for one descriptor, for sendmsg(2) and recvmsg(2).
@@ -306,10 +310,11 @@ void hand_over(Fixture& with, std::vector<Client>& clients) {
   CHECK(batch.empty());
 }
 
-void take(const Fixture& with, std::uint64_t taken) {
+void take(const Fixture& with, std::uint64_t taken, std::uint64_t not_taken = 0) {
   void* const page = ::mmap(nullptr, OSTLER_SCOREBOARD_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
                             with.ends.scoreboard.get(), 0);
   REQUIRE(page != MAP_FAILED);
+  static_cast<ostler_scoreboard*>(page)->not_taken = not_taken;
   static_cast<ostler_scoreboard*>(page)->taken = taken;
   ::munmap(page, OSTLER_SCOREBOARD_SIZE);
 }
@@ -356,6 +361,55 @@ TEST_CASE("connections are kept until they are taken, and the rest can be had ba
   CHECK(with.channel->untaken() == 2);
   CHECK(with.channel->take_back().size() == 2);
   CHECK(with.channel->untaken() == 0);
+}
+
+TEST_CASE("what a worker has no descriptors for is kept until it is known which it is") {
+  Fixture with(false);
+  std::vector<Client> clients(5);
+  hand_over(with, clients);
+  take(with, 4, 2);  // and the message that says which is on its way
+  CHECK(with.channel->untaken() == 5);
+  with.say(OSTLER_NOT_TAKEN, 1, 2);
+  with.channel->drain();
+  REQUIRE(with.not_taken.size() == 2);
+  char first = '\0';
+  REQUIRE(::send(clients[1].ours.get(), "1", 1, 0) == 1);
+  CHECK(::recv(with.not_taken.front().fd.get(), &first, 1, MSG_DONTWAIT) == 1);
+  CHECK(with.channel->untaken() == 1);
+  CHECK(with.channel->take_back().size() == 1);
+  CHECK(with.broken.empty());
+}
+
+TEST_CASE("what a worker had no descriptors for is not had back again when it has died") {
+  Fixture with(false);
+  std::vector<Client> clients(5);
+  hand_over(with, clients);
+  with.say(OSTLER_NOT_TAKEN, 3, 2);  // it dies before that is on its page
+  with.channel->read_to_end();
+  CHECK(with.not_taken.size() == 2);
+  CHECK(with.channel->take_back().size() == 3);
+}
+
+TEST_CASE("not taken can only be what was handed over, and once") {
+  struct Said {
+    std::uint64_t before;
+    std::uint32_t count;
+  };
+  for (const Said& each : {Said{0, 0}, Said{0, 4}, Said{2, 2}, Said{3, 1}, Said{~0ULL, 1},
+                           Said{~0ULL, ~0U}, Said{0, 1}}) {
+    Fixture with;
+    std::vector<Client> clients(4);
+    hand_over(with, clients);
+    take(with, 1);
+    CHECK(with.channel->untaken() == 3);
+    with.say(OSTLER_NOT_TAKEN, 1, 1);
+    with.channel->drain();
+    REQUIRE(with.broken.empty());
+    with.say(OSTLER_NOT_TAKEN, each.before + 1, each.count);
+    with.channel->drain();
+    CHECK(!with.broken.empty());
+    CHECK(with.not_taken.size() == 1);
+  }
 }
 
 TEST_CASE("a worker that says to have taken more than it was given has taken all of that") {

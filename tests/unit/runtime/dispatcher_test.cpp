@@ -37,7 +37,7 @@ namespace {
 // A worker's hands on the other ends of its channel.
 struct Worker {
   Worker(boost::asio::io_context& context, Dispatcher& dispatcher, core::PoolId pool,
-         std::vector<std::string> keys) {
+         std::uint64_t number, std::vector<std::string> keys) {
     channel = std::make_shared<WorkerChannel>(context, ends);
     void* const memory = ::mmap(nullptr, OSTLER_SCOREBOARD_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
                                 ends.scoreboard.get(), 0);
@@ -48,6 +48,9 @@ struct Worker {
     hooks.broken = [](const std::string& reason) { FAIL(reason); };
     hooks.room = [&dispatcher, pool] { dispatcher.has_room(pool); };
     hooks.returned = [](std::vector<runtime::Connection>) {};
+    hooks.not_taken = [&dispatcher, pool, id = number](std::vector<runtime::Connection> some) {
+      dispatcher.not_taken(pool, core::WorkerId{id}, std::move(some));
+    };
     channel->start(std::move(hooks), std::move(keys));
     say(OSTLER_HELLO, OSTLER_PROTOCOL_VERSION);
     channel->drain();
@@ -61,6 +64,16 @@ struct Worker {
   void say(std::uint32_t type, std::uint64_t value = 0) const {
     const ostler_message message{type, 0, value};
     REQUIRE(::send(ends.channel.get(), &message, sizeof message, 0) > 0);
+  }
+  // Has no descriptors for what has come. How many connections that were.
+  std::uint64_t miss() {
+    const std::uint64_t before = page->taken;
+    const std::uint64_t count = take();
+    page->connections -= count;
+    page->not_taken += count;
+    const ostler_message message{OSTLER_NOT_TAKEN, static_cast<std::uint32_t>(count), before};
+    REQUIRE(::send(ends.channel.get(), &message, sizeof message, 0) > 0);
+    return count;
   }
   // Takes what has come; how many connections that were. They are open from then on.
   std::uint64_t take() {
@@ -95,7 +108,7 @@ struct Fixture {
     runtime::ListenError error;
     REQUIRE(listeners.open(key, listener, error));
     for (int i = 0; i < count; ++i) {
-      workers.emplace_back(context, dispatcher, pool, std::vector{key});
+      workers.emplace_back(context, dispatcher, pool, workers.size() + 1, std::vector{key});
       workers.back().page->capacity = capacity;
       workers.back().page->concurrency = capacity == 1 ? 1 : 0;
     }
@@ -258,7 +271,8 @@ TEST_CASE("what comes back, or was left by one that is gone, goes to others befo
   with.serve();
   with.dispatcher.give_to_others(with.pool, std::move(left));
   CHECK(with.dispatcher.pending(with.pool) == 2);
-  with.workers.emplace_back(with.context, with.dispatcher, with.pool, std::vector{with.key});
+  with.workers.emplace_back(with.context, with.dispatcher, with.pool, with.workers.size() + 1,
+                            std::vector{with.key});
   with.workers.back().page->capacity = 2;
   with.connect(3);
   with.serve();
@@ -266,6 +280,43 @@ TEST_CASE("what comes back, or was left by one that is gone, goes to others befo
   CHECK(with.take() == Counts{2});
   CHECK(with.dispatcher.pending(with.pool) == 0);
   CHECK(runtime::waiting_on(with.listeners.fd(with.key)) == 3);
+}
+
+TEST_CASE("what a worker has no descriptors for goes to another") {
+  Fixture with(2, 10);
+  with.workers[1].page->connections = 5;
+  with.connect(2);
+  with.run();
+  CHECK(with.workers[0].miss() == 2);
+  with.run();
+  CHECK(with.take() == Counts{0, 2});
+  with.connect(1);
+  with.run();
+  CHECK(with.take() == Counts{0, 1});
+  with.run(150ms);
+  with.connect(1);
+  with.run();
+  CHECK(with.take() == Counts{1, 0});
+}
+
+TEST_CASE("without another, what a worker has no descriptors for is its own after a while") {
+  Fixture with(1, 10);
+  with.workers[0].page->connections = 2;
+  with.connect(3);
+  with.run();
+  CHECK(with.workers[0].miss() == 3);
+  with.connect(1);
+  with.run(50ms);
+  CHECK(with.take() == Counts{0});
+  SUBCASE("that nothing happens in") {
+    with.run(100ms);
+  }
+  SUBCASE("that a connection's end is the end of") {
+    --with.workers[0].page->connections;
+    with.workers[0].say(OSTLER_ROOM);
+    with.run();
+  }
+  CHECK(with.take() == Counts{4});
 }
 
 TEST_CASE("one who is busy with all that he can do at a time comes after those who are not") {
@@ -345,8 +396,10 @@ TEST_CASE("a generation gets what came in by its own listeners, as it counts the
   runtime::ListenError error;
   const std::string other = Listeners::key("other", listener);
   REQUIRE(with.listeners.open(other, listener, error));
-  with.workers.emplace_back(with.context, with.dispatcher, with.pool, std::vector{with.key});
-  with.workers.emplace_back(with.context, with.dispatcher, with.pool, std::vector{other, with.key});
+  with.workers.emplace_back(with.context, with.dispatcher, with.pool, with.workers.size() + 1,
+                            std::vector{with.key});
+  with.workers.emplace_back(with.context, with.dispatcher, with.pool, with.workers.size() + 1,
+                            std::vector{other, with.key});
   for (Worker& worker : with.workers) worker.page->capacity = 100;
   with.workers[0].page->connections = 50;
   with.serve();

@@ -57,7 +57,11 @@ enum {
    * count: how many descriptors come along; value: the listener, as in OSTLER_DISPATCH. */
   OSTLER_RETURN = 5,
   /* The same as READY=1 on the notify socket, which it need not use for that. */
-  OSTLER_READY = 6
+  OSTLER_READY = 6,
+  /* Of an OSTLER_DISPATCH it has got fewer connections than were sent, because its table of
+   * descriptors was full: the others are for another worker. count: how many; value: how many
+   * connections came before these, in all. Sent before they are added to `taken`. */
+  OSTLER_NOT_TAKEN = 7
 };
 
 /* From the manager. */
@@ -69,7 +73,8 @@ enum {
   OSTLER_ACCEPT = 102,
   /* Connections to serve. count: how many descriptors come along, OSTLER_BATCH at most; value:
    * which of the pool's listeners they came in by, from 0. The worker adds them to `taken` before
-   * it reads from any of them: what it has not taken when it dies is given to another. */
+   * it reads from any of them: what it has not taken when it dies is given to another. Those for
+   * which it has no descriptors it names first, in OSTLER_NOT_TAKEN. */
   OSTLER_DISPATCH = 103,
   /* The stop signal follows, and others go on serving: connections that have no request in flight
    * are to be handed back (OSTLER_RETURN), not closed. */
@@ -120,7 +125,9 @@ struct ostler_scoreboard {
   /* Written by the manager: not 0 while a connection waits for room anywhere in the pool. The
    * worker looks when it gets room, and says OSTLER_ROOM if it finds it set. */
   uint64_t wanted;
-  uint64_t reserved[19];
+  /* Written by the worker: of `taken`, those that it has named in OSTLER_NOT_TAKEN. */
+  uint64_t not_taken;
+  uint64_t reserved[18];
 
   /* The requests being served, as far as there is room. An entry is in use while its start is not
    * 0. The text is written before the start, the start is reset first at the end. */

@@ -221,6 +221,7 @@ struct fake_manager::state {
   void await(int fd, const std::string& what) const;
   void send(const void* data, std::size_t size, const std::vector<int>& descriptors) const;
   ostler_message next_message(std::vector<int>& descriptors, bool is_new = false);
+  ostler_message wait_for(std::uint32_t type);
   void wait_ready();
   void send_batch(const std::vector<int>& connections, std::uint64_t listener) const;
 };
@@ -490,16 +491,26 @@ void fake_manager::wait_for(const std::string& assignment) {
   }
 }
 
-void fake_manager::wait_for_message(std::uint32_t type) {
+ostler_message fake_manager::state::wait_for(std::uint32_t type) {
   std::vector<int> descriptors;
-  std::uint32_t found = 0;
+  ostler_message found{};
   do {
-    if (state_->set_aside.empty()) {
-      state_->await(state_->channel.get(), "message " + std::to_string(type) + " on the channel");
+    if (set_aside.empty()) {
+      await(channel.get(), "message " + std::to_string(type) + " on the channel");
     }
-    found = state_->next_message(descriptors).type;
+    found = next_message(descriptors);
     for (const int each : descriptors) ::close(each);
-  } while (found != type);
+  } while (found.type != type);
+  return found;
+}
+
+void fake_manager::wait_for_message(std::uint32_t type) {
+  state_->wait_for(type);
+}
+
+not_taken_connections fake_manager::wait_not_taken() {
+  const ostler_message message = state_->wait_for(OSTLER_NOT_TAKEN);
+  return {message.count, message.value};
 }
 
 bool fake_manager::hears_message(milliseconds time) const {
@@ -518,6 +529,7 @@ worker_figures fake_manager::figures() const {
           .active = load(page.active),
           .busy_since = load(page.busy_since),
           .taken = load(page.taken),
+          .not_taken = load(page.not_taken),
           .concurrency = load(page.concurrency),
           .wanted = load(page.wanted) != 0};
 }

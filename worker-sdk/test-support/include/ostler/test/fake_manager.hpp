@@ -62,6 +62,7 @@ struct worker_figures {
   std::uint64_t active = 0;
   std::uint64_t busy_since = 0;
   std::uint64_t taken = 0;
+  std::uint64_t not_taken = 0;
   std::uint64_t concurrency = 0;
   bool wanted = false;
 };
@@ -71,6 +72,12 @@ struct returned_connection {
   int fd = -1;  // the test's to close
   std::uint64_t listener = 0;
   std::size_t together = 0;  // so many in one message
+};
+
+// Connections for which the worker had no descriptors.
+struct not_taken_connections {
+  std::size_t count = 0;
+  std::uint64_t before = 0;  // so many connections were handed to it before these
 };
 
 struct shown_request {
@@ -124,6 +131,9 @@ class fake_manager {
   // handed to the worker in one message. Copies are kept, as a manager's may be for a while.
   std::vector<int> dispatch(std::size_t count, std::size_t listener = 0);
   int dispatch() { return dispatch(1).front(); }
+  // Waits until the worker has said that it had no descriptors for some; other messages are
+  // skipped.
+  not_taken_connections wait_not_taken();
   // Connections that another worker has handed back, of the one listener. They are closed here.
   void dispatch_again(const std::vector<returned_connection>& connections);
   void close_copies();
