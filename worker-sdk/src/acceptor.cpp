@@ -89,9 +89,11 @@ void Gate::take() {
   --room_;
 }
 
-void Gate::give() {
+void Gate::give(long room) {
   const std::lock_guard lock(mutex_);
-  if (++room_ == 1) changed_.notify_all();
+  const bool was_shut = room_ <= 0;
+  room_ += room;
+  if (was_shut && room_ > 0) changed_.notify_all();
 }
 
 bool Gate::wait() {

@@ -18,7 +18,7 @@ class Gate {
 
   // Below 0 for a moment, if there are several acceptors.
   void take();
-  void give();
+  void give(long room = 1);
 
   // Waits for room, and not for itself to take it. False: it has been closed.
   bool wait();

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "channel.hpp"
+#include "descriptors.hpp"
 #include "environment.hpp"
 #include "notifier.hpp"
 #include "scoreboard.hpp"
@@ -36,6 +37,7 @@ class ChannelEvents {
 };
 
 struct worker::state {
+  bool raised = descriptors::raise_limit();  // before anything is opened
   std::vector<listener> listeners = environment::take_listeners();
   Channel channel = Channel::take();
   StopSignals stop;
@@ -53,6 +55,7 @@ struct worker::state {
   std::atomic<bool> watched{false};   // channel_fd() has been asked for
   std::atomic<bool> draining{false};  // the manager has said so over the channel
   std::atomic<bool> channel_ended{false};
+  std::atomic<bool> told_no_room{false};  // that there are too few descriptors
   Scoreboard scoreboard;
   ChannelEvents events{channel, scoreboard};
 
@@ -60,6 +63,8 @@ struct worker::state {
 
   // What worker::receive() does, but for the sign of life.
   channel_message receive() noexcept;
+  // The room that there is for so many connections. If there is too little, that is said, once.
+  descriptors::Room room_for(std::size_t connections) noexcept;
   // A connection has been closed: another may be waiting for its room.
   void offer_room() noexcept;
 };

@@ -154,6 +154,10 @@ void Scoreboard::connection_closed() noexcept {
   std::atomic_ref(page_.connections).fetch_sub(1, std::memory_order_seq_cst);
 }
 
+std::uint64_t Scoreboard::connections() const noexcept {
+  return load(page_.connections);
+}
+
 void Scoreboard::offer_room() noexcept {
   const std::atomic_ref wanted(page_.wanted);
   if (wanted.load(std::memory_order_seq_cst) == 0) return;

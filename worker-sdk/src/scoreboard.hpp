@@ -60,6 +60,7 @@ class Scoreboard {
 
   void connection_opened() noexcept;
   void connection_closed() noexcept;
+  [[nodiscard]] std::uint64_t connections() const noexcept;
   // After that: tells the manager, if a connection waits for room. Once for each time that the
   // manager has said so.
   void offer_room() noexcept;

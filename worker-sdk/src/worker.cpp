@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <cstdio>
 #include <stdexcept>
 #include <system_error>
 
@@ -184,6 +185,16 @@ channel_message worker::state::receive() noexcept {
   return message;
 }
 
+descriptors::Room worker::state::room_for(std::size_t connections) noexcept {
+  const auto room = descriptors::room_for(connections, scoreboard.connections(), listeners.size());
+  if (room.connections < connections && !told_no_room.exchange(true)) {
+    std::fprintf(stderr,
+                 "serve %zu connections at a time: the limit of %llu open files allows %zu\n",
+                 connections, descriptors::limit(), room.connections);
+  }
+  return room;
+}
+
 void worker::state::offer_room() noexcept {
   if (!draining && stop.requests() == 0) scoreboard.offer_room();
 }
@@ -198,7 +209,8 @@ bool worker::dispatched() const noexcept {
 }
 
 void worker::offer(std::uint32_t connections, std::uint32_t at_once) const noexcept {
-  state_->scoreboard.describe(OSTLER_CLASS_OTHER, connections, at_once);
+  const auto room = static_cast<std::uint32_t>(state_->room_for(connections).connections);
+  state_->scoreboard.describe(OSTLER_CLASS_OTHER, room, at_once);
 }
 
 bool worker::give_back(int fd, std::uint64_t listener) const noexcept {

@@ -28,7 +28,8 @@ struct serve_options {
 
   // With so many connections open, no more are accepted until one is closed; at least 1. One
   // listener keeps to it exactly; of several, each may accept one more. Those that were answered
-  // for the last time and wait for the client to close do not count. In class sync it is 1.
+  // for the last time and wait for the client to close do not count. In class sync it is 1. Fewer,
+  // if the limit of open files leaves no room for so many (see worker); one line on stderr says so.
   std::size_t connections = 1000;
 
   // on_load is called once, before anything is accepted, and loads what all workers can share.

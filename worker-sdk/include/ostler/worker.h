@@ -28,8 +28,10 @@
 extern "C" {
 #endif
 
-/* Takes over what the manager handed to this process, and catches SIGTERM, SIGINT and SIGQUIT.
- * EBUSY if it is open already; why it failed otherwise is in ostler_worker_error(). */
+/* Takes over what the manager handed to this process, and catches SIGTERM, SIGINT and SIGQUIT. The
+ * soft limit of open files becomes the hard one: a program that calls select(2), which cannot
+ * handle descriptors above 1023, sets it again after this. EBUSY if it is open already; why it
+ * failed otherwise is in ostler_worker_error(). */
 int ostler_worker_open(void);
 
 /* Accepts no more, and closes the inherited listeners. */

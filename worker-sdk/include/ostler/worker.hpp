@@ -133,6 +133,11 @@ class worker {
   // stop; give the pool's `stop_signal` if it is another one. The signals are unblocked in the
   // calling thread, and system calls that they interrupt are restarted where the kernel can.
   //
+  // The soft limit of open files becomes the hard one (RLIMIT_NOFILE): a worker is to hold as many
+  // connections as it may. Programs that it executes inherit that. select(2) cannot handle
+  // descriptors above 1023: a program that calls it, or wants fewer for another reason, sets the
+  // soft limit again (setrlimit(2)) after this, before offer() or serve(), which look at it.
+  //
   // LISTEN_FDS, LISTEN_PID, LISTEN_PIDFDID and LISTEN_FDNAMES are removed from the environment,
   // whether they were meant for this process or not, so that no child takes them for its own.
   //
@@ -202,7 +207,8 @@ class worker {
   // `timeouts.request` from then on, and needs no heartbeat().
   [[nodiscard]] int channel_fd() const noexcept;
 
-  // Does not block. Anything malformed is dropped. In one thread at a time.
+  // Does not block. Anything malformed is dropped. Clients' connections for which there is no
+  // descriptor go back to the manager, which gives them to another worker. In one thread at a time.
   [[nodiscard]] channel_message receive() const noexcept;
 
   // False as long as this worker is to be warmed up: it says ready() all the same, serves the
@@ -216,7 +222,9 @@ class worker {
   [[nodiscard]] bool dispatched() const noexcept;
 
   // How many connections this worker will have open, and how many requests it serves at the same
-  // time; 0: as many as its CPU can. To be said before ready().
+  // time; 0: as many as its CPU can. To be said before ready(). If the limit of open files leaves
+  // room for fewer connections, these are offered, and one line on stderr says so: some descriptors
+  // stay free for what the program opens while it serves.
   void offer(std::uint32_t connections, std::uint32_t at_once) const noexcept;
 
   // For a connection that is_dispatched and waits for its next request, after receive() gave

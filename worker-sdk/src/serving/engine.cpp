@@ -28,8 +28,6 @@ namespace {
 constexpr int kHeardBeforeStop = 1024;
 // For all connections of one turn, while the manager's queue is full.
 constexpr std::chrono::milliseconds kReturnPatience{500};
-// Clients that do not close their end have this many connections beyond the limit for a while.
-constexpr std::size_t kMostOver = 64;
 
 std::uint32_t class_number(worker_class kind) {
   switch (kind) {
@@ -99,14 +97,7 @@ Engine::Engine(ostler::worker& worker, const serve_options& options,
       kind_(choose_class(options, able)),
       stop_event_(context_, worker.stop_fd()),
       channel_event_(context_),
-      timer_event_(context_),
-      gate_(static_cast<long>(options_.connections)) {
-  const int at_once = kind_ == worker_class::sync      ? 1
-                      : kind_ == worker_class::threads ? options_.threads
-                                                       : 0;
-  scoreboard_.describe(class_number(kind_), static_cast<std::uint32_t>(options_.connections),
-                       static_cast<std::uint32_t>(at_once));
-}
+      timer_event_(context_) {}
 
 Engine::~Engine() {
   stop_accepting();
@@ -129,6 +120,7 @@ void Engine::run(OnConnection on_connection) {
   if (kind_ == worker_class::threads) pool_.emplace(static_cast<std::size_t>(options_.threads));
   worker_internals::of(worker_).stop.leave_at_second(kFailed);
   watch_stop();
+  offer();
   if (worker_.channel_fd() >= 0) {
     channel_event_.assign(worker_internals::of(worker_).channel.fd());
     timer_event_.assign(scoreboard_.timer_fd());
@@ -156,6 +148,18 @@ void Engine::open_listeners() {
     throw std::invalid_argument(
         "no listener was inherited; to run without a manager, give --listen tcp://IP:PORT");
   }
+}
+
+// After the hooks, which may have opened files.
+void Engine::offer() {
+  const auto room = worker_internals::of(worker_).room_for(options_.connections);
+  most_over_ = room.over;
+  gate_.give(static_cast<long>(room.connections));
+  const int at_once = kind_ == worker_class::sync      ? 1
+                      : kind_ == worker_class::threads ? options_.threads
+                                                       : 0;
+  scoreboard_.describe(class_number(kind_), static_cast<std::uint32_t>(room.connections),
+                       static_cast<std::uint32_t>(at_once));
 }
 
 void Engine::start_accepting() {
@@ -232,7 +236,7 @@ void Engine::give(Socket socket, const Origin& origin) {
 }
 
 void Engine::over(Origin& origin) {
-  if (origin.is_private || origin.is_over || over_ >= kMostOver) return;
+  if (origin.is_private || origin.is_over || over_ >= most_over_) return;
   origin.is_over = true;
   ++over_;
   scoreboard_.connection_closed();

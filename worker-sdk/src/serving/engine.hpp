@@ -126,6 +126,7 @@ class Engine {
   };
 
   void open_listeners();
+  void offer();
   void start_accepting();
   void stop_accepting();
   void close_listeners();
@@ -151,6 +152,7 @@ class Engine {
   std::stop_source stop_;
   std::atomic<std::size_t> open_{0};
   std::size_t over_ = 0;
+  std::size_t most_over_ = 0;
   OnConnection on_connection_;
   asio::io_context context_{1};
   std::optional<asio::thread_pool> pool_;
@@ -163,7 +165,7 @@ class Engine {
   std::vector<Returning> returning_;  // in one turn of the loop
   std::vector<int> listeners_;
   std::string own_path_;  // of a unix socket that it has bound itself
-  Gate gate_;
+  Gate gate_{0};          // until offer()
   std::list<Acceptor> acceptors_;
 };
 
