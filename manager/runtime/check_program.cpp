@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "core/failure.hpp"
-#include "runtime/output.hpp"
+#include "runtime/limits.hpp"
 
 namespace ostler::runtime {
 namespace {
@@ -48,8 +48,8 @@ std::string fault_of(const Check& check, const core::Exited& exit, std::chrono::
 
 }  // namespace
 
-void run_check(boost::asio::io_context& context, ChildWatch& children, SpawnRequest request,
-               const std::string& name, std::chrono::nanoseconds limit,
+void run_check(boost::asio::io_context& context, OutputTurns& outputs, ChildWatch& children,
+               SpawnRequest request, const std::string& name, std::chrono::nanoseconds limit,
                std::function<void(const std::string& fault)> done) {
   std::array<int, 2> pipe{};
   if (::pipe2(pipe.data(), O_CLOEXEC) != 0) {
@@ -70,7 +70,7 @@ void run_check(boost::asio::io_context& context, ChildWatch& children, SpawnRequ
     return done(not_started(*newborn));
   }
   auto check = std::make_shared<Check>(context);
-  check->output = std::make_shared<WorkerOutput>(context, std::move(reading));
+  check->output = std::make_shared<WorkerOutput>(context, outputs, std::move(reading));
   check->output->start(nullptr);
   Child child;
   child.name = name + "'s health check";
@@ -79,7 +79,7 @@ void run_check(boost::asio::io_context& context, ChildWatch& children, SpawnRequ
   child.terms = terms;
   child.on_exit = [check, limit, done = std::move(done)](const core::Exited& exit) {
     check->timer.cancel();
-    check->output->drain();
+    check->output->drain(WorkerOutput::Clock::now() + limits::kOutputTurn);
     check->output->close();
     done(fault_of(*check, exit, limit));
   };

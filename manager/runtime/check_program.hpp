@@ -11,14 +11,15 @@
 #include <string>
 
 #include "runtime/child_watch.hpp"
+#include "runtime/output.hpp"
 #include "runtime/spawner.hpp"
 
 namespace ostler::runtime {
 
 // Starts `request`, whose output this function sets. `done` is called once, from the loop, with
 // what went wrong; "" if the check passed.
-void run_check(boost::asio::io_context& context, ChildWatch& children, SpawnRequest request,
-               const std::string& name, std::chrono::nanoseconds limit,
+void run_check(boost::asio::io_context& context, OutputTurns& outputs, ChildWatch& children,
+               SpawnRequest request, const std::string& name, std::chrono::nanoseconds limit,
                std::function<void(const std::string& fault)> done);
 
 }  // namespace ostler::runtime

@@ -161,7 +161,7 @@ void Runtime::probe_by_program(const core::Probe& action, const Process& process
   SpawnRequest request = make_check_request(*process.launch, place, process.pid);
   if (!request.umask) request.umask = options_.umask;
   request.open_files = options_.open_files;
-  run_check(context_, children_, std::move(request), process.name(),
+  run_check(context_, outputs_, children_, std::move(request), process.name(),
             process.launch->pool.health->timeout, [this, action](const std::string& fault) {
               report(action,
                      fault.empty() ? core::ProbeResult::kPassed : core::ProbeResult::kFailed,

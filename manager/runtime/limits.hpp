@@ -16,12 +16,29 @@ using std::chrono::seconds;
 inline constexpr std::size_t kOutputLine = 8192;
 inline constexpr std::size_t kTailLines = 32;  // a stack of the SDK's fits
 inline constexpr std::size_t kTailLine = 512;
-// Read from one worker's pipe at a time, so that one that floods leaves the others their turn.
-inline constexpr std::size_t kOutputPerTurn = 65536;
+// Workers' output is read in turn, so many bytes and lines of one before the next; how long at a
+// stretch, and for how long not after that, if more waits.
+inline constexpr std::size_t kOutputRead = 8192;
+inline constexpr std::size_t kOutputBatch = 64;
+inline constexpr auto kOutputTurn = milliseconds(1);
+inline constexpr auto kOutputPause = milliseconds(2);
+// What is read at once of a worker that is gone: as much as a pipe holds.
+inline constexpr std::size_t kOutputDrain = 65536;
+// What is counted at the end of what a pipe still holds: the most that a user may have it hold.
+inline constexpr std::size_t kOutputGivenUp = std::size_t{1024} * 1024;
 // Dead workers whose last lines are remembered for the answers that name them.
 inline constexpr std::size_t kRemembered = 64;
-// Log lines that wait for a slow reader before the oldest are dropped.
-inline constexpr std::size_t kLogQueue = 1024;
+// Lines that wait for the log thread: of one worker, before its pipe is not read on; the bytes of
+// all workers together; the manager's own, before more of them are dropped. Bytes with what the
+// queue needs for a line.
+inline constexpr std::size_t kLogLines = 1024;
+inline constexpr std::size_t kLogBytes = std::size_t{256} * 1024;
+inline constexpr std::size_t kLogWorkersBytes = std::size_t{2} * 1024 * 1024;
+inline constexpr std::size_t kLogOwnLines = 4096;
+inline constexpr std::size_t kLogOwnBytes = std::size_t{1024} * 1024;
+// How long one line may take to be written before workers wait for the log no more, and what they
+// write is dropped.
+inline constexpr auto kLogStandsStill = seconds(1);
 // Requests to open log files anew that wait while the log is written.
 inline constexpr std::size_t kLogJobs = 64;
 // How long the last lines may take at the end.

@@ -1,5 +1,6 @@
 #include "runtime/log.hpp"
 
+#include <poll.h>
 #include <spdlog/sinks/sink.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
@@ -12,13 +13,10 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
-#include <condition_variable>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <functional>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <system_error>
@@ -53,21 +51,16 @@ void write_all(int fd, const char* data, std::size_t size) {
   while (size > 0) {
     const ssize_t written = ::write(fd, data, size);
     if (written < 0 && errno == EINTR) continue;
+    if (written < 0 && errno == EAGAIN) {  // whoever shares stderr made it non-blocking
+      pollfd wait{fd, POLLOUT, 0};
+      ::poll(&wait, 1, -1);
+      continue;
+    }
     if (written <= 0) return;  // a log that cannot be written has nobody to complain to
     data += written;
     size -= static_cast<std::size_t>(written);
   }
 }
-
-// Where lines go. Written to by the log thread alone.
-class LogOutput {
- public:
-  LogOutput() = default;
-  LogOutput(const LogOutput&) = delete;
-  LogOutput& operator=(const LogOutput&) = delete;
-  virtual ~LogOutput() = default;
-  virtual void write(const LogLine& line) = 0;
-};
 
 std::string formatted(const LogLine& line) {
   return json_lines ? json_line(line) : text_line(line);
@@ -145,101 +138,13 @@ class SyslogOutput : public LogOutput {
   }
 };
 
-// What waits for the log thread. spdlog's own looks for work every ten seconds; this one sleeps
-// until there is some, as an idle manager has no wake-ups.
-class LogQueue {
- public:
-  // The oldest lines make way when nobody reads what is written.
-  void add(std::shared_ptr<LogOutput> output, LogLine line) {
-    {
-      const std::lock_guard lock(mutex_);
-      if (lines_.size() >= limits::kLogQueue) lines_.pop_front();
-      lines_.push_back({std::move(output), std::move(line)});
-    }
-    changed_.notify_all();
-  }
-
-  // Has the log thread do something else before the next line. False: too much of that waits.
-  bool ask(std::function<void()> job) {
-    {
-      const std::lock_guard lock(mutex_);
-      if (jobs_.size() >= limits::kLogJobs) return false;
-      jobs_.push_back(std::move(job));
-    }
-    changed_.notify_all();
-    return true;
-  }
-
-  // The log thread: ends once it is asked to and has written all.
-  void write() {
-    std::unique_lock lock(mutex_);
-    while (true) {
-      changed_.wait(lock, [this] { return ending_ || !jobs_.empty() || !lines_.empty(); });
-      if (!jobs_.empty()) {
-        do_first(lock);
-      } else if (!lines_.empty()) {
-        write_first(lock);
-      } else {
-        break;
-      }
-    }
-    written_ = true;
-    changed_.notify_all();
-  }
-
-  // False: it takes longer than `patience`. If nobody reads what is written, that is for ever.
-  bool finish(std::chrono::milliseconds patience) {
-    std::unique_lock lock(mutex_);
-    ending_ = true;
-    changed_.notify_all();
-    return changed_.wait_for(lock, patience, [this] { return written_; });
-  }
-
- private:
-  struct Waiting {
-    std::shared_ptr<LogOutput> output;
-    LogLine line;
-  };
-
-  void do_first(std::unique_lock<std::mutex>& lock) {
-    {
-      const std::function<void()> job = std::move(jobs_.front());
-      jobs_.pop_front();
-      lock.unlock();
-      job();
-    }
-    lock.lock();
-  }
-
-  void write_first(std::unique_lock<std::mutex>& lock) {
-    {
-      const Waiting first = std::move(lines_.front());
-      lines_.pop_front();
-      lock.unlock();
-      first.output->write(first.line);
-    }
-    lock.lock();
-  }
-
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<Waiting> lines_;
-  std::deque<std::function<void()>> jobs_;
-  bool ending_ = false;
-  bool written_ = false;
-};
-
-// What loggers write to: has the log thread write.
+// What the default logger writes to: has the log thread write.
 class QueuedSink : public spdlog::sinks::sink {
  public:
-  QueuedSink(std::shared_ptr<LogQueue> queue, std::shared_ptr<LogOutput> output, About about)
-      : queue_(std::move(queue)), output_(std::move(output)), about_(std::move(about)) {}
+  explicit QueuedSink(std::shared_ptr<LogQueue> queue) : queue_(std::move(queue)) {}
   void log(const spdlog::details::log_msg& message) override {
-    const auto text = [](spdlog::string_view_t view) {
-      return std::string(view.data(), view.size());
-    };
-    queue_->add(output_, {message.time, message.level, text(message.logger_name),
-                          text(message.payload), about_});
+    const std::string text(message.payload.data(), message.payload.size());
+    queue_->add({message.time, message.level, "", text, nullptr});
   }
   void flush() override {}
   void set_pattern(const std::string& /*pattern*/) override {}
@@ -247,9 +152,10 @@ class QueuedSink : public spdlog::sinks::sink {
 
  private:
   std::shared_ptr<LogQueue> queue_;
-  std::shared_ptr<LogOutput> output_;
-  About about_;
 };
+
+// Before what continues a line that was cut, but not in a file that holds bare lines.
+constexpr auto kContinued = "… ";
 
 // Files that are remembered before those that nobody writes any more are forgotten.
 constexpr std::size_t kFilesKept = 64;
@@ -314,22 +220,15 @@ std::shared_ptr<LogOutput> make_output(const config::Log& log) {
   return nullptr;
 }
 
-std::shared_ptr<spdlog::logger> make_logger(const std::string& name,
-                                            std::shared_ptr<LogOutput> output, About about) {
-  auto logger = std::make_shared<spdlog::logger>(
-      name, std::make_shared<QueuedSink>(logs().queue, std::move(output), std::move(about)));
-  logger->set_level(logs().level);
-  return logger;
-}
-
 }  // namespace
 
 void open_log(const config::Log& log) {
   Logs& all = logs();
-  all.queue = std::make_shared<LogQueue>();
-  std::thread([queue = all.queue] { queue->write(); }).detach();
   all.output = make_output(log);
-  spdlog::set_default_logger(make_logger("", all.output, nullptr));
+  all.queue = std::make_shared<LogQueue>(all.output);
+  std::thread([queue = all.queue] { queue->write(); }).detach();
+  spdlog::set_default_logger(
+      std::make_shared<spdlog::logger>("", std::make_shared<QueuedSink>(all.queue)));
   adjust_log(log);
 }
 
@@ -372,23 +271,23 @@ bool close_log() {
 void log_event(spdlog::level::level_enum level, const control::EventView& about, std::string text) {
   if (level < logs().level) return;
   if (!logs().queue) return spdlog::log(level, text);  // before the log is open, as in tests
-  logs().queue->add(logs().output, {std::chrono::system_clock::now(), level, "", std::move(text),
-                                    std::make_shared<const control::EventView>(about)});
+  logs().queue->add({std::chrono::system_clock::now(), level, "", std::move(text),
+                     std::make_shared<const control::EventView>(about)});
 }
 
-// What workers write is not the manager's to judge: it is logged whatever the level.
-std::shared_ptr<spdlog::logger> worker_logger(const std::string& name, About about) {
-  auto logger = make_logger(name, logs().output, std::move(about));
-  logger->set_level(spdlog::level::trace);
-  return logger;
+void on_log_room(std::function<void()> tell) {
+  if (logs().queue) logs().queue->on_room(std::move(tell));
 }
 
-std::shared_ptr<spdlog::logger> file_logger(const std::string& path, About about) {
+std::shared_ptr<LogSource> worker_log(const std::string& who, About about) {
+  return logs().queue->worker({who, who, kContinued, std::move(about), logs().output});
+}
+
+std::shared_ptr<LogSource> file_log(const std::string& path, const std::string& who, About about) {
   auto output = file_output(path, true);
-  if (output == logs().main_file) return worker_logger("", std::move(about));
-  auto logger = make_logger("", output, std::move(about));
-  logger->set_level(spdlog::level::trace);
-  return logger;
+  const bool is_main = output == logs().main_file;
+  return logs().queue->worker(
+      {who, "", is_main ? kContinued : "", std::move(about), std::move(output)});
 }
 
 }  // namespace ostler::runtime

@@ -1,10 +1,9 @@
 // Where the log goes and what it looks like: stderr, a file, journald or syslog; text or JSON.
 // A stderr that is a stream to the journal gets each line with its priority and without the time.
 //
-// Lines are written by a thread of their own from a bounded queue, so that a reader that does not
-// read can never hold the manager up; when the queue is full the oldest lines are dropped. Files
-// are opened anew by that thread too: a disk or a file server may take its time. Call from the main
-// thread only.
+// Lines are written by a thread of their own from a bounded queue (log_queue.hpp), so that a reader
+// that does not read can never hold the manager up. Files are opened anew by that thread too: a
+// disk or a file server may take its time. Call from the main thread only.
 #pragma once
 
 #include <spdlog/logger.h>
@@ -18,6 +17,7 @@
 
 #include "config/src/model.hpp"
 #include "runtime/log_line.hpp"
+#include "runtime/log_queue.hpp"
 
 namespace ostler::runtime {
 
@@ -59,11 +59,13 @@ void log_event(spdlog::level::level_enum level, const control::EventView& about,
   log_event(level, about, fmt::format(text, std::forward<Args>(args)...));
 }
 
-// A logger for what a worker writes: forwarded into the manager's log under "POOL.SLOT[PID]".
-using About = std::shared_ptr<const control::EventView>;
-std::shared_ptr<spdlog::logger> worker_logger(const std::string& name, About about);
-// A logger that writes bare lines to a file, shared by all who name the same file. Throws as
-// open_log does.
-std::shared_ptr<spdlog::logger> file_logger(const std::string& path, About about);
+// The log thread calls `tell` when a worker whose output had to wait has room in the log again.
+void on_log_room(std::function<void()> tell);
+
+// For what a worker writes, whatever the level: forwarded into the manager's log, `who`
+// ("POOL.SLOT[PID]") before each line.
+std::shared_ptr<LogSource> worker_log(const std::string& who, About about);
+// For bare lines in a file, shared by all who name the same file. Throws as open_log does.
+std::shared_ptr<LogSource> file_log(const std::string& path, const std::string& who, About about);
 
 }  // namespace ostler::runtime

@@ -57,6 +57,7 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
       load_(context, [this](core::PoolId pool) { return load_sources(pool); }),
       removals_(context, [this] { restore_sockets(); }),
       notify_(context, removals_, notify_hooks()),
+      outputs_(context),
       children_(
           context, *options_.watcher, [this](core::WorkerId worker) { notify_.drain(worker); },
           [this](const core::Exited& event) { on_exit(event); }),
@@ -80,6 +81,7 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
   if (const std::string failed = notify_.open_folder(control_.path()); !failed.empty()) {
     throw std::runtime_error(failed);
   }
+  on_log_room([this] { boost::asio::post(context_, [this] { outputs_.log_has_room(); }); });
   watch_control_socket();
   await_watcher();
   server_.emplace(
@@ -89,7 +91,9 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
       });
 }
 
-Runtime::~Runtime() = default;
+Runtime::~Runtime() {
+  on_log_room({});
+}
 
 int Runtime::run() {
   close_unused_sockets();
@@ -138,13 +142,14 @@ void Runtime::schedule() {
 void Runtime::turn() {
   if (exit_reason_) return finish_if_over();
   const core::Time begin = now();
+  const auto output_end = WorkerOutput::Clock::now() + limits::kOutputTurn;
   for (core::Exited& exit : exits_) {
     const auto process = processes_.find(exit.worker);
     if (process == processes_.end()) continue;
     const WorkerChannel& channel = *process->second.channel;
     process->second.channel->read_to_end();
     exit.answered = channel.speaks() && channel.scoreboard().figures(begin).requests > 0;
-    if (process->second.output) process->second.output->drain();
+    if (process->second.output) process->second.output->drain(output_end);
     listeners_.release(exit.worker);  // whoever takes its place may get its sockets
   }
   core::Actions actions;
@@ -404,7 +409,7 @@ void Runtime::open_output(Process& process, SpawnRequest& request, UniqueFd& end
     // So that the worker may open /dev/stdout by its path. Where that is not allowed, it may not.
     constexpr auto kNoGroup = static_cast<gid_t>(-1);
     if (request.identity) std::ignore = ::fchown(end.get(), request.identity->uid, kNoGroup);
-    process.output = std::make_shared<WorkerOutput>(context_, std::move(reading));
+    process.output = std::make_shared<WorkerOutput>(context_, outputs_, std::move(reading));
   }
   request.stdout_fd = end.get();
   request.stderr_fd = end.get();
@@ -419,7 +424,7 @@ void Runtime::perform(const core::Spawn& action) {
   process.generation = action.generation;
   process.launch = launches_.at(action.launch);
   const config::Output& output = process.launch->pool.output;
-  std::shared_ptr<spdlog::logger> file;  // open until the worker's own has it
+  std::shared_ptr<LogSource> file;  // open until the worker's own has it
   UniqueFd output_end;
   WorkerChannel::WorkerEnds channel_ends;
   std::string stage = "open the channel";
@@ -437,7 +442,7 @@ void Runtime::perform(const core::Spawn& action) {
     process.channel = std::make_shared<WorkerChannel>(context_, channel_ends);
     stage = "pipe";
     if (output.mode == config::OutputMode::kFile) {
-      file = file_logger(output_path(*process.launch, action.slot, action.generation), nullptr);
+      file = file_log(output_path(*process.launch, action.slot, action.generation), "", nullptr);
     }
     SpawnRequest request =
         make_spawn_request(*process.launch,
@@ -485,7 +490,7 @@ void Runtime::cloned(Process process, Child child, std::unique_ptr<Newborn> newb
     const auto whom = std::make_shared<const control::EventView>(about(process));
     const bool to_file = process.launch->pool.output.mode == config::OutputMode::kFile;
     const std::string path = output_path(*process.launch, process.slot, process.generation);
-    process.output->start(to_file ? file_logger(path, whom) : worker_logger(name, whom));
+    process.output->start(to_file ? file_log(path, name, whom) : worker_log(name, whom));
   }
   start_channel(worker, process);
   processes_.emplace(worker, std::move(process));
@@ -598,6 +603,7 @@ void Runtime::perform(const core::ExitManager& action) {
 void Runtime::finish_if_over() {
   if (!exit_reason_ || children_.has_orphans_to_end()) return;
   if (!std::exchange(farewell_, true)) {
+    outputs_.on_turn([this] { schedule(); });
     server_->shut_down([this] {
       server_down_ = true;
       schedule();
@@ -605,7 +611,9 @@ void Runtime::finish_if_over() {
     arm(now() + limits::kFarewell);
     return;
   }
-  if (server_down_ || !armed_) context_.stop();
+  if (armed_ && (!server_down_ || outputs_.has_last_words())) return;
+  outputs_.give_up();
+  context_.stop();
 }
 
 }  // namespace ostler::runtime

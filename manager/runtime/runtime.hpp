@@ -264,6 +264,7 @@ class Runtime {
   std::vector<int> control_watches_;
   std::string control_complaint_;
   NotifySockets notify_;
+  OutputTurns outputs_;
   ChildWatch children_;
   boost::asio::posix::stream_descriptor watcher_end_;  // told when the watcher has died
   StartWatch starts_;
