@@ -1,13 +1,9 @@
 // Watches starting workers from outside, until they are ready.
 //
 // A look may take as long as the worker likes, so a sweep over some of them runs in a thread of its
-// own, one at a time, and its results come back to the loop. One that does not come back in time is
-// left alone with the worker that it is at, which is reported as not to be seen; the next sweep has
-// a new thread, up to a limit. Nothing runs while no worker is starting, and sweeps take no more
-// than a small share of the time.
-//
-// Processes are started from the main thread alone (their death signal follows it): a sweep starts
-// none.
+// own (looks.hpp), one at a time. The worker whose look does not come back in time is reported as
+// not to be seen, and the next sweep leaves it out. Nothing runs while no worker is starting, and
+// sweeps take no more than a small share of the time.
 #pragma once
 
 #include <sys/types.h>
@@ -25,6 +21,7 @@
 #include "core/event.hpp"
 #include "core/ids.hpp"
 #include "runtime/limits.hpp"
+#include "runtime/looks.hpp"
 #include "runtime/readiness.hpp"
 
 namespace ostler::runtime {
@@ -41,9 +38,6 @@ class ReadinessWatch {
   };
 
   ReadinessWatch(boost::asio::io_context& context, Hooks hooks);
-  ~ReadinessWatch();
-  ReadinessWatch(const ReadinessWatch&) = delete;
-  ReadinessWatch& operator=(const ReadinessWatch&) = delete;
 
   // Watches `pid`, which runs as `worker`, until it is not `starting` any more, or `forget`.
   void watch(core::WorkerId worker, pid_t pid, std::vector<ino_t> listeners,
@@ -62,25 +56,26 @@ class ReadinessWatch {
     std::optional<Sighting> told;
   };
   struct Sweep;
-  // A sweep that has not come back, and the worker that it is at.
+  // A look that has not come back, and the worker that it is at.
   struct Lost {
     std::shared_ptr<Sweep> sweep;
     Watched watched;
   };
   void arm(std::chrono::nanoseconds wait);
   void start_sweep();
-  void finished(const std::shared_ptr<Sweep>& sweep);
-  void give_up();
+  void finished(const Sweep& sweep);
+  void give_up(const std::shared_ptr<Sweep>& sweep, std::size_t number);
+  void came_back(const std::shared_ptr<Sweep>& sweep);
   Watched* find(core::WorkerId worker);
   void tell(core::WorkerId worker, core::Time since, const Sighting& sighting);
 
-  boost::asio::io_context& context_;
-  boost::asio::steady_timer timer_;
+  boost::asio::steady_timer timer_;  // for the next sweep
   Hooks hooks_;
   std::deque<Watched> watched_;
   bool armed_ = false;
-  std::shared_ptr<Sweep> sweep_;  // the one that is under way
+  bool sweeping_ = false;
   std::vector<Lost> lost_;
+  Looks looks_;
 };
 
 }  // namespace ostler::runtime
