@@ -34,6 +34,22 @@ void keep_earlier(std::optional<core::Lasting>& kept, core::Lasting other) {
   if (!kept || other.until < kept->until) kept = std::move(other);
 }
 
+constexpr const char* kNotSeen = "what it does could not be seen";
+
+// "serving GET /a for 1.2 s, GET /b for 0.3 s and 7 more"
+std::string describe_serving(const std::vector<InFlight>& requests) {
+  std::string text;
+  for (std::size_t i = 0; i < requests.size() && i < limits::kRequestsNamed; ++i) {
+    const std::chrono::duration<double> lasted = now() - requests[i].since;
+    text += fmt::format("{}{} for {:.1f} s", i > 0 ? ", " : "serving ", requests[i].what,
+                        lasted.count());
+  }
+  if (requests.size() > limits::kRequestsNamed) {
+    text += fmt::format(" and {} more", requests.size() - limits::kRequestsNamed);
+  }
+  return text;
+}
+
 }  // namespace
 
 void Runtime::start_channel(core::WorkerId worker, const Process& process) {
@@ -225,9 +241,8 @@ void Runtime::perform(const core::Look& action) {
 void Runtime::perform(const core::Measure& action) {
   const auto found = processes_.find(action.worker);
   if (found == processes_.end()) return;
-  found->second.usage = measure_usage(found->second.pid);
-  found->second.measured = now();
-  enqueue(core::Measured{action.worker, found->second.usage.memory});
+  found->second.memory_asked = true;
+  usage_.measure({action.worker, found->second.pid});
 }
 
 // A worker that served is to go. What its end may cut off can be known only if it counts.
@@ -250,23 +265,41 @@ void Runtime::count_cut(core::WorkerId worker, Process& process) {
   if (cut) *cut += *process.cut;
 }
 
-// For the report on a worker that hangs: what it does, and which requests that ends.
-std::string Runtime::describe_hang(const Process& process) const {
+// Before a worker that hangs is told of and aborted, it is seen what it does. The look may take as
+// long as the worker likes: the loop goes on, and waits no longer than its patience lasts.
+void Runtime::look_at_hung(const core::Note& note, Process& process) {
   const auto requests = process.channel->scoreboard().in_flight(now());
-  std::string text = what_it_does(process.pid, process.cpu_at_beat,
-                                  requests.empty() ? 0 : requests.front().thread);
-  for (std::size_t i = 0; i < requests.size() && i < limits::kRequestsNamed; ++i) {
-    const std::chrono::duration<double> lasted = now() - requests[i].since;
-    text += fmt::format("{}{} for {:.1f} s",
-                        i > 0          ? ", "
-                        : text.empty() ? "serving "
-                                       : ", serving ",
-                        requests[i].what, lasted.count());
+  const pid_t thread = requests.empty() ? 0 : requests.front().thread;
+  Hung& hung = process.hung.emplace(Hung{note, describe_serving(requests), {}});
+  if (note.failure->kind == core::FailureKind::kStartTimeout) {
+    hung.refused = notify_.what_was_refused(note.worker);
   }
-  if (requests.size() > limits::kRequestsNamed) {
-    text += fmt::format(" and {} more", requests.size() - limits::kRequestsNamed);
-  }
-  return text;
+  const auto seen = std::make_shared<std::string>();
+  const auto end = [this, worker = note.worker](const std::string& text) {
+    if (report_hung(worker, text)) perform(core::SignalWorker{worker, core::SignalKind::kAbort});
+  };
+  Looks::Sweep look;
+  look.look = [seen, thread, pid = process.pid, cpu = process.cpu_at_beat](std::size_t) {
+    *seen = what_it_does(pid, cpu, thread);
+    return false;
+  };
+  look.done = [seen, end] { end(*seen); };
+  look.given_up = [end](std::size_t) { end(kNotSeen); };
+  look.patience = limits::kHangPatience;
+  const std::string fault = hung_looks_.start(std::move(look));
+  if (!fault.empty()) report_hung(note.worker, std::string(kNotSeen) + " (" + fault + ")");
+}
+
+// False: it has been reported.
+bool Runtime::report_hung(core::WorkerId worker, const std::string& seen) {
+  const auto found = processes_.find(worker);
+  if (found == processes_.end() || !found->second.hung) return false;
+  const Hung hung = *std::exchange(found->second.hung, std::nullopt);
+  std::string& doing = found->second.doing = seen;
+  if (!hung.serving.empty()) doing += (doing.empty() ? "" : ", ") + hung.serving;
+  if (!hung.refused.empty()) doing += (doing.empty() ? "" : "; ") + hung.refused;
+  tell(hung.note);
+  return true;
 }
 
 }  // namespace ostler::runtime

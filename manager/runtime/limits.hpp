@@ -131,9 +131,18 @@ inline constexpr std::size_t kRequestsNamed = 8;
 // What a worker may answer to a request of the manager's own, in bytes, before the rest is ignored.
 inline constexpr std::uint32_t kProbeHeader = 16 * 1024;
 inline constexpr std::uint64_t kProbeBody = 1024 * 1024;
-// A status answer measures memory and CPU for so long, and not again for a worker within so long.
+// For a status answer memory and CPU are measured for so long, and not again for a worker within so
+// long; and how long the answer waits for that.
 inline constexpr auto kSampleTurn = milliseconds(10);
 inline constexpr auto kSampleAge = seconds(3);
+inline constexpr auto kSamplePatience = milliseconds(25);
+// How long measuring one worker may hold up the others. One of a hundred gigabytes takes longer,
+// and is known later.
+inline constexpr auto kMeasurePatience = milliseconds(250);
+// How long a worker that hangs lives on so that it is seen what it does; and how many are looked
+// at.
+inline constexpr auto kHangPatience = milliseconds(100);
+inline constexpr std::size_t kHangLooks = 64;
 // Between two looks at the CPU that a worker has used when it sends a heartbeat.
 inline constexpr auto kBeatSample = milliseconds(500);
 // At first start: how long an address in use is waited for (a manager that was killed, whose

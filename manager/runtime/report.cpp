@@ -100,13 +100,6 @@ std::vector<std::string> Runtime::output_of(core::WorkerId worker) const {
 void Runtime::perform(const core::Note& action) {
   const auto process = processes_.find(action.worker);
   const bool hung = action.kind == core::NoteKind::kWorkerStopping && action.failure;
-  if (hung && process != processes_.end()) {
-    process->second.doing = describe_hang(process->second);
-    const std::string refused = notify_.what_was_refused(action.worker);
-    if (action.failure->kind == core::FailureKind::kStartTimeout && !refused.empty()) {
-      process->second.doing += (process->second.doing.empty() ? "" : "; ") + refused;
-    }
-  }
   // What was measured while it started says nothing about what it uses.
   if (action.kind == core::NoteKind::kWorkerReady && process != processes_.end()) {
     process->second.measured.reset();
@@ -115,15 +108,19 @@ void Runtime::perform(const core::Note& action) {
       listeners_.show(Listeners::key(pool.name, listener));
     }
   }
-  const control::EventView event = event_of(action);
-  log_note(action, event);
-  server_->publish(event);
+  hung&& process != processes_.end() ? look_at_hung(action, process->second) : tell(action);
   note_reload(action);
   if (action.kind == core::NoteKind::kWorkerStopping) note_asked_to_stop(action.worker);
   const bool decided =
       action.kind == core::NoteKind::kWorkerReady || action.kind == core::NoteKind::kWorkerStopping;
   if (decided) readiness_.forget(action.worker);
   if (action.kind == core::NoteKind::kManagerReady) systemd_.ready(status_line());
+}
+
+void Runtime::tell(const core::Note& note) {
+  const control::EventView event = event_of(note);
+  log_note(note, event);
+  server_->publish(event);
 }
 
 void Runtime::note_reload(const core::Note& note) {

@@ -79,7 +79,9 @@ void Runtime::handle(const control::Command& command, const Peer& peer,
     const Peer& peer;
     ControlServer::Respond respond;
     void operator()(const control::GetStatus&) const {
-      respond(control::respond(runtime.status_view()));
+      runtime.refresh_figures([&runtime = runtime, respond = respond] {
+        respond(control::respond(runtime.status_view()));
+      });
     }
     void operator()(const control::GetPool& get) const { runtime.answer_pool(get.name, respond); }
     void operator()(const control::GetConfig&) const {
@@ -117,10 +119,11 @@ void Runtime::handle(const control::Command& command, const Peer& peer,
 }
 
 void Runtime::answer_pool(const std::string& name, const ControlServer::Respond& respond) {
-  const core::Pool* pool = core::find_pool(core_.state(), name);
-  if (pool == nullptr) return respond(control::respond(control::no_such_pool(name)));
-  measure_workers();
-  respond(control::respond(pool_view(*pool)));
+  refresh_figures([this, name, respond] {
+    const core::Pool* pool = core::find_pool(core_.state(), name);
+    if (pool == nullptr) return respond(control::respond(control::no_such_pool(name)));
+    respond(control::respond(pool_view(*pool)));
+  });
 }
 
 // A client that does not wait is answered as soon as its reload has begun, or waits for its turn;

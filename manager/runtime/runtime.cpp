@@ -64,6 +64,8 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
       watcher_end_(context),
       starts_(context, start_hooks()),
       readiness_(context, readiness_hooks()),
+      usage_(context, usage_hooks()),
+      hung_looks_(context, limits::kHangLooks),
       signals_(context, [this](int signal) { on_signal(signal); }),
       backlog_watch_(context),
       timer_(context) {
@@ -146,6 +148,7 @@ void Runtime::turn() {
   for (core::Exited& exit : exits_) {
     const auto process = processes_.find(exit.worker);
     if (process == processes_.end()) continue;
+    report_hung(exit.worker);  // it was not seen any more
     const WorkerChannel& channel = *process->second.channel;
     process->second.channel->read_to_end();
     exit.answered = channel.speaks() && channel.scoreboard().figures(begin).requests > 0;
@@ -172,7 +175,6 @@ void Runtime::turn() {
   if (changed) share_out();
   tell_systemd(changed);
   if (!farewell_) arm(next);
-  longest_turn_ = std::max(longest_turn_, now() - begin);
 }
 
 void Runtime::record(const std::string& cause, const core::Actions& actions, std::size_t from) {
@@ -559,6 +561,7 @@ void Runtime::perform(const core::SignalWorker& action) {
   const auto found = processes_.find(action.worker);
   if (found == processes_.end()) return;
   Process& process = found->second;
+  if (action.kind != core::SignalKind::kAbort) report_hung(action.worker);
   int signal = SIGKILL;
   switch (action.kind) {
     case core::SignalKind::kStop:
@@ -566,6 +569,7 @@ void Runtime::perform(const core::SignalWorker& action) {
       signal = stop_signal_for(process.pid, process.launch->pool.stop_signal);
       break;
     case core::SignalKind::kAbort:
+      if (process.hung) return;  // when it has been seen what it does
       signal = SIGABRT;
       break;
     case core::SignalKind::kKill:

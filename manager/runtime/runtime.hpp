@@ -40,6 +40,7 @@
 #include "runtime/listeners.hpp"
 #include "runtime/load.hpp"
 #include "runtime/log.hpp"
+#include "runtime/looks.hpp"
 #include "runtime/notify_sockets.hpp"
 #include "runtime/output.hpp"
 #include "runtime/readiness_watch.hpp"
@@ -49,7 +50,7 @@
 #include "runtime/steering.hpp"
 #include "runtime/systemd.hpp"
 #include "runtime/trace_file.hpp"
-#include "runtime/usage.hpp"
+#include "runtime/usage_meter.hpp"
 #include "runtime/worker_channel.hpp"
 
 namespace ostler::runtime {
@@ -81,6 +82,12 @@ class Runtime {
   [[nodiscard]] std::string exit_text() const { return core::describe_exit(core_.state()); }
 
  private:
+  // A worker that was taken for hung, and is to be told of and aborted.
+  struct Hung {
+    core::Note note;
+    std::string serving;
+    std::string refused;
+  };
   // A worker's process: what the core does not know of it.
   struct Process {
     std::string pool;
@@ -94,9 +101,12 @@ class Runtime {
     std::optional<std::string> status;
     Usage usage;
     std::optional<core::Time> measured;
+    bool memory_asked = false;  // by the core
+    bool overdue_said = false;
     double cpu_at_beat = 0;  // seconds of CPU it had used about when it last made progress
     std::optional<core::Time> beat_measured;
-    std::string doing;  // when it was taken for hung
+    std::string doing;         // when it was taken for hung
+    std::optional<Hung> hung;  // until it has been seen what it does
     // Requests that ended because it was killed for draining too long; none: not known.
     std::optional<std::uint64_t> cut;
     [[nodiscard]] std::string name() const { return pool + "." + std::to_string(slot); }
@@ -177,7 +187,8 @@ class Runtime {
   void probe_by_program(const core::Probe& action, const Process& process);
   [[nodiscard]] bool was_busy(core::WorkerId worker, core::Time since) const;
   void report(const core::Probe& action, core::ProbeResult result, const std::string& detail);
-  [[nodiscard]] std::string describe_hang(const Process& process) const;
+  void look_at_hung(const core::Note& note, Process& process);
+  bool report_hung(core::WorkerId worker, const std::string& seen = "");
   void note_asked_to_stop(core::WorkerId worker);
   void count_cut(core::WorkerId worker, Process& process);
 
@@ -222,6 +233,7 @@ class Runtime {
   config::Config effective_config() const;
 
   // report.cpp
+  void tell(const core::Note& note);
   void log_note(const core::Note& note, const control::EventView& event) const;
   void log_finished(const core::Note& note, const control::EventView& event,
                     const std::string& why) const;
@@ -242,7 +254,8 @@ class Runtime {
   control::PoolView pool_view(const core::Pool& pool);
   control::WorkerView worker_view(const core::Worker& worker) const;
   [[nodiscard]] std::optional<std::string> not_ready(const core::Worker& worker) const;
-  void measure_workers();
+  UsageMeter::Hooks usage_hooks();
+  void refresh_figures(std::function<void()> then);
 
   boost::asio::io_context& context_;
   config::Config config_;
@@ -269,6 +282,8 @@ class Runtime {
   boost::asio::posix::stream_descriptor watcher_end_;  // told when the watcher has died
   StartWatch starts_;
   ReadinessWatch readiness_;
+  UsageMeter usage_;
+  Looks hung_looks_;
   Signals signals_;
   std::optional<ControlServer> server_;
   BacklogWatch backlog_watch_;
@@ -279,7 +294,6 @@ class Runtime {
   std::vector<core::Event> messages_;
   std::vector<core::Exited> exits_;
   bool scheduled_ = false;
-  core::Duration longest_turn_{};
   std::uint64_t invariant_failures_ = 0;
   core::ManagerState told_ = core::ManagerState::kStarting;
   std::string last_reload_failure_;
@@ -298,7 +312,6 @@ class Runtime {
   std::uint64_t last_launch_ = 0;
   std::map<core::OperationId, Operation> operations_;
   std::uint64_t last_operation_ = 0;
-  core::WorkerId measure_from_;
   std::optional<core::ExitReason> exit_reason_;
   bool farewell_ = false;
   bool server_down_ = false;

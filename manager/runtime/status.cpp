@@ -1,10 +1,13 @@
 // The figures of GET /v1/status: the core's state, and what the kernel knows of the processes.
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "runtime/clock.hpp"
 #include "runtime/limits.hpp"
+#include "runtime/loop_clock.hpp"
 #include "runtime/runtime.hpp"
 
 namespace ostler::runtime {
@@ -49,25 +52,47 @@ void add_scoreboard(const Scoreboard& scoreboard, control::WorkerView& view) {
 
 }  // namespace
 
-// Measures workers whose figures are old, one after the other, for a bounded time: in a pool of
-// thousands one answer shows some of them as they were a few answers ago.
-void Runtime::measure_workers() {
-  const core::Time begin = now();
-  auto next = processes_.upper_bound(measure_from_);
-  for (std::size_t left = processes_.size(); left > 0; --left) {
-    if (next == processes_.end()) next = processes_.begin();
-    Process& process = next->second;
-    measure_from_ = next->first;
-    ++next;
-    if (process.measured && now() - *process.measured < limits::kSampleAge) continue;
-    process.usage = measure_usage(process.pid);
-    process.measured = now();
-    if (now() - begin > limits::kSampleTurn) return;
+UsageMeter::Hooks Runtime::usage_hooks() {
+  UsageMeter::Hooks hooks;
+  hooks.measured = [this](core::WorkerId worker, core::Time since, const Usage& usage) {
+    const auto found = processes_.find(worker);
+    if (found == processes_.end()) return;
+    found->second.usage = usage;
+    found->second.measured = since;
+    if (std::exchange(found->second.memory_asked, false)) {
+      enqueue(core::Measured{worker, usage.memory});
+    }
+  };
+  hooks.overdue = [this](core::WorkerId worker, const std::string& why) {
+    const auto found = processes_.find(worker);
+    if (found == processes_.end()) return;
+    Process& process = found->second;
+    process.usage = {};
+    if (std::exchange(process.overdue_said, true)) return;
+    const bool recycled = process.launch->pool.recycle.memory.has_value();
+    log_event(spdlog::level::warn, about(process), "what {}[{}] uses is not known: {}{}",
+              process.name(), process.pid, why,
+              recycled ? "; until it is, recycle.memory does not replace it" : "");
+  };
+  return hooks;
+}
+
+// Those whose figures are old, the oldest first. There is time for some: in a pool of thousands one
+// answer shows the others as they were a few answers ago.
+void Runtime::refresh_figures(std::function<void()> then) {
+  std::vector<std::pair<core::Time, UsageMeter::Subject>> by_age;
+  for (const auto& [worker, process] : processes_) {
+    const core::Time measured = process.measured.value_or(core::Time::min());
+    if (measured > now() - limits::kSampleAge) continue;
+    by_age.emplace_back(measured, UsageMeter::Subject{worker, process.pid});
   }
+  std::ranges::stable_sort(by_age, {}, [](const auto& entry) { return entry.first; });
+  std::vector<UsageMeter::Subject> subjects;
+  for (const auto& [measured, subject] : by_age) subjects.push_back(subject);
+  usage_.refresh(subjects, std::move(then));
 }
 
 control::StatusView Runtime::status_view() {
-  measure_workers();
   control::StatusView view;
   view.version = OSTLER_VERSION;
   view.pid = ::getpid();
@@ -76,7 +101,7 @@ control::StatusView Runtime::status_view() {
   if (!config_.file.empty()) view.config = config_.file;
   view.notify_rejected = notify_.rejected();
   view.ignored_events = core_.state().ignored;
-  view.loop_turn_max = seconds(longest_turn_);
+  view.loop_turn_max = seconds(longest_stretch());
   view.last_error = last_log_failure_;
   for (const auto& [id, pool] : core_.state().pools) {
     // A pool that was removed may share its name with the one that came after it.
