@@ -19,6 +19,7 @@
 #include "runtime/control_socket.hpp"
 #include "runtime/listeners.hpp"
 #include "runtime/log.hpp"
+#include "runtime/memory_reserve.hpp"
 #include "runtime/runtime.hpp"
 #include "runtime/watcher.hpp"
 
@@ -94,6 +95,7 @@ int run(const Arguments& arguments, const std::string& folder, const config::Loa
         "lives on",
         std::generic_category().message(watched.error));
   }
+  runtime::keep_memory_reserve();
   int code = kUnexpected;
   std::string why;
   try {

@@ -17,7 +17,7 @@ namespace ostler::runtime {
 
 struct BackgroundAcceptor::State {
   UniqueFd listener;
-  std::mutex mutex;                       // of the following
+  std::mutex mutex;                        // of the following
   BackgroundAcceptor* acceptor = nullptr;  // null: gone
   std::vector<UniqueFd> accepted;
 

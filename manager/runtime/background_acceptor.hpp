@@ -1,9 +1,9 @@
 // Accepts from a listening socket that others have as well, on a thread of its own.
 //
-// O_NONBLOCK belongs to the open socket, not to a descriptor of it: whoever has it can take it back,
-// and accept(2) then waits for as long as no client comes. So the manager's loop accepts only from
-// sockets that nobody else has ever had. A thread that is left waiting ends with the next client;
-// nothing waits for it.
+// O_NONBLOCK belongs to the open socket, not to a descriptor of it: whoever has it can take it
+// back, and accept(2) then waits for as long as no client comes. So the manager's loop accepts only
+// from sockets that nobody else has ever had. A thread that is left waiting ends with the next
+// client; nothing waits for it.
 #pragma once
 
 #include <boost/asio/io_context.hpp>

@@ -25,6 +25,7 @@
 #include "runtime/background.hpp"
 #include "runtime/background_closer.hpp"
 #include "runtime/control_session.hpp"
+#include "runtime/memory_reserve.hpp"
 #include "runtime/unique_fd.hpp"
 
 namespace ostler::runtime {
@@ -102,6 +103,11 @@ class ControlServer::Impl : public ControlHost, public std::enable_shared_from_t
     for (const auto& session : sessions) session->cut_off();
   }
 
+  void give_memory_back() {
+    while (evict(ControlSession::Activity::kReading)) {
+    }
+  }
+
   [[nodiscard]] std::size_t count() const { return sessions_.size(); }
 
   // ControlHost
@@ -122,6 +128,14 @@ class ControlServer::Impl : public ControlHost, public std::enable_shared_from_t
   }
 
   BackgroundCloser& closer() override { return closer_; }
+
+  bool take_room(std::size_t bytes) override {
+    if (bytes > limits_.bodies - bodies_ || memory_was_short()) return false;
+    bodies_ += bytes;
+    return true;
+  }
+
+  void give_room_back(std::size_t bytes) override { bodies_ -= bytes; }
 
   void ended(const ControlSession& session) override {
     std::erase_if(sessions_, [&](const auto& held) { return held.get() == &session; });
@@ -144,7 +158,7 @@ class ControlServer::Impl : public ControlHost, public std::enable_shared_from_t
   }
 
   // False: try again later.
-  bool accept_some() {
+  bool accept_some() try {
     for (int i = 0; i < kAcceptsPerTurn; ++i) {
       UniqueFd fd(
           accept4(acceptor_.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
@@ -165,11 +179,18 @@ class ControlServer::Impl : public ControlHost, public std::enable_shared_from_t
       return false;
     }
     return true;
+  } catch (const std::bad_alloc&) {  // else the coroutine would end, and nobody be heard again
+    return false;
   }
 
   // False: the kernel has no room to watch one more.
   bool begin(UniqueFd fd) {
     refill_reserve();
+    if (memory_was_short()) {
+      spdlog::error("the system refuses memory: requests that are being sent are cut off");
+      give_memory_back();
+      return false;
+    }
     ucred peer{};
     socklen_t size = sizeof peer;
     if (getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return true;
@@ -238,6 +259,7 @@ class ControlServer::Impl : public ControlHost, public std::enable_shared_from_t
   BackgroundCloser closer_;
   std::vector<std::shared_ptr<ControlSession>> sessions_;
   std::deque<SharedLine> recent_;
+  std::size_t bodies_ = 0;  // bytes
   std::function<void()> done_;
   bool stopped_ = false;
   bool complained_ = false;
@@ -255,6 +277,10 @@ ControlServer::~ControlServer() {
 
 void ControlServer::listen_on(int listening_fd) {
   impl_->listen_on(listening_fd);
+}
+
+void ControlServer::give_memory_back() {
+  impl_->give_memory_back();
 }
 
 void ControlServer::publish(const control::EventView& event) {

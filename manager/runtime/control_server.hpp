@@ -34,6 +34,7 @@ struct ControlLimits {
   std::size_t sessions = 256;
   std::size_t header = std::size_t{8} * 1024;
   std::size_t events_kept = 256;
+  std::size_t bodies = std::size_t{1024} * 1024;  // of all requests that are being read or served
   // What may wait for one follower of events.
   std::size_t queued_lines = 1024;
   std::size_t queued_bytes = std::size_t{1024} * 1024;
@@ -70,6 +71,9 @@ class ControlServer {
   // Stops accepting; idle sessions are closed, streams ended, unanswered commands answered with
   // 503, and answers on their way get a second. `done` is called once, when nobody is left.
   void shut_down(std::function<void()> done = {});
+
+  // Memory is short: cuts off those that are still sending their requests, or say nothing.
+  void give_memory_back();
 
   [[nodiscard]] std::size_t sessions() const;
 

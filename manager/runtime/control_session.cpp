@@ -138,6 +138,28 @@ ControlSession::ControlSession(std::shared_ptr<ControlHost> host, Socket socket,
       signal_(socket_.get_executor(), Clock::time_point::max()),
       buffer_(2 * host_->limits().header) {}
 
+// For the body of one request.
+class ControlSession::Room {
+ public:
+  explicit Room(ControlHost& host) : host_(host) {}
+  ~Room() { host_.give_room_back(bytes_); }
+  Room(const Room&) = delete;
+  Room& operator=(const Room&) = delete;
+  // One of unknown length may be as long as any.
+  bool take(const Parser& parser) {
+    if (parser.is_done()) return true;
+    const auto length = parser.content_length();
+    const std::size_t wanted = length ? static_cast<std::size_t>(*length) : control::kMaxBody;
+    if (!host_.take_room(wanted)) return false;
+    bytes_ = wanted;
+    return true;
+  }
+
+ private:
+  ControlHost& host_;
+  std::size_t bytes_ = 0;
+};
+
 void ControlSession::start() {
   spawn_logged(socket_.get_executor(), "control session", run());
 }
@@ -153,7 +175,8 @@ asio::awaitable<bool> ControlSession::serve_one() {
   Parser parser;
   parser.header_limit(static_cast<std::uint32_t>(host_->limits().header));
   parser.body_limit(control::kMaxBody);
-  if (!co_await read_request(parser)) co_return false;
+  Room room(*host_);
+  if (!co_await read_request(parser, room)) co_return false;
   const auto& request = parser.get();
   version_ = request.version() == 10 ? 10 : 11;
   keep_alive_ = request.keep_alive();
@@ -170,7 +193,7 @@ asio::awaitable<bool> ControlSession::serve_one() {
 
 // --- Reading ---
 
-asio::awaitable<bool> ControlSession::read_request(Parser& parser) {
+asio::awaitable<bool> ControlSession::read_request(Parser& parser, Room& room) {
   const ControlLimits& limits = host_->limits();
   error_code error;
   enter(Activity::kReading);
@@ -189,6 +212,9 @@ asio::awaitable<bool> ControlSession::read_request(Parser& parser) {
   if (error) co_return co_await refuse(error);
   if (const std::string fault = host_fault(parser.get(), parser.get().version()); !fault.empty()) {
     co_return co_await refuse(control::bad_request(fault));
+  }
+  if (!room.take(parser)) {
+    co_return co_await refuse(control::busy("too many requests with bodies are being sent"));
   }
   const auto expect = parser.get()[http::field::expect];
   if (!expect.empty() && parser.get().version() == 11) {

@@ -55,6 +55,9 @@ class ControlHost {
   virtual std::string recent_events(const std::string& pool) const = 0;
   virtual void ended(const ControlSession& session) = 0;
   virtual BackgroundCloser& closer() = 0;
+  // Room for the bytes of a body among those of all. False: there is none.
+  virtual bool take_room(std::size_t bytes) = 0;
+  virtual void give_room_back(std::size_t bytes) = 0;
 };
 
 class ControlSession : public std::enable_shared_from_this<ControlSession> {
@@ -81,10 +84,11 @@ class ControlSession : public std::enable_shared_from_this<ControlSession> {
   using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
   struct Ticket;
   class Leave;
+  class Room;
 
   boost::asio::awaitable<void> run();
   boost::asio::awaitable<bool> serve_one();
-  boost::asio::awaitable<bool> read_request(Parser& parser);
+  boost::asio::awaitable<bool> read_request(Parser& parser, Room& room);
   boost::asio::awaitable<void> send_continue(const Parser& parser);
   boost::asio::awaitable<std::string> read_head(boost::system::error_code& error);
   boost::asio::awaitable<bool> refuse(boost::system::error_code error);

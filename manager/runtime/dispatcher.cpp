@@ -172,8 +172,8 @@ void Dispatcher::Port::rung(const std::string& listener) {
 }
 
 std::size_t Dispatcher::Port::being_accepted() const {
-  return static_cast<std::size_t>(std::ranges::count_if(
-      acceptors_, [](const auto& entry) { return entry.second->busy(); }));
+  return static_cast<std::size_t>(
+      std::ranges::count_if(acceptors_, [](const auto& entry) { return entry.second->busy(); }));
 }
 
 // Connections of a batch come from one listener each.

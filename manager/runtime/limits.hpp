@@ -12,6 +12,8 @@ namespace ostler::runtime::limits {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
+// Set aside for when the system refuses memory.
+inline constexpr std::size_t kMemoryReserve = std::size_t{2} << 20U;
 // A worker's output: a longer line is cut into several; the last ones are kept for reports.
 inline constexpr std::size_t kOutputLine = 8192;
 inline constexpr std::size_t kTailLines = 32;  // a stack of the SDK's fits

@@ -50,9 +50,9 @@ struct ListenerFigures {
 // One socket of a listener.
 struct Member {
   UniqueFd fd;
-  bool shared = false;              // by all workers that are to share one
-  bool nonblocking = false;         // the manager accepts from it
-  bool lent = false;                // others have, or had, the open socket: O_NONBLOCK is theirs too
+  bool shared = false;       // by all workers that are to share one
+  bool nonblocking = false;  // the manager accepts from it
+  bool lent = false;         // others have, or had, the open socket: O_NONBLOCK is theirs too
   std::set<core::WorkerId> owners;  // who has it; more than one if it is shared, or the other hangs
 };
 

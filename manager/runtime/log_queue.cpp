@@ -1,6 +1,7 @@
 #include "runtime/log_queue.hpp"
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "runtime/limits.hpp"
@@ -89,7 +90,12 @@ void LogQueue::write() {
     changed_.wait(lock, [this] { return ending_ || !jobs_.empty() || !lines_.empty(); });
     if (jobs_.empty() && lines_.empty()) break;
     busy_since_ = Clock::now();
-    jobs_.empty() ? write_first(lock) : do_first(lock);
+    try {
+      jobs_.empty() ? write_first(lock) : do_first(lock);
+    } catch (const std::exception&) {  // the system refuses memory
+      if (!lock.owns_lock()) lock.lock();
+      lost();
+    }
     busy_since_.reset();
   }
   written_ = true;
@@ -135,6 +141,15 @@ void LogQueue::drop(const std::shared_ptr<LogSource>& source, std::uint64_t line
   if (source->dropped_ == 0) lines_.push_back({source, {}, true});
   source->dropped_ += lines;
   changed_.notify_all();
+}
+
+// A line that could not be written for want of memory.
+void LogQueue::lost() noexcept {
+  try {
+    drop(own_, 1);
+  } catch (const std::exception&) {
+    own_->dropped_ = 0;  // no notice waits: the next is to be made
+  }
 }
 
 void LogQueue::do_first(Lock& lock) {

@@ -110,6 +110,7 @@ class LogQueue : public std::enable_shared_from_this<LogQueue> {
   void push(const std::shared_ptr<LogSource>& source, LogLine line);
   void drop(const std::shared_ptr<LogSource>& source, std::uint64_t lines);
   bool take_out(const Waiting& first);
+  void lost() noexcept;
   void do_first(Lock& lock);
   void write_first(Lock& lock);
 

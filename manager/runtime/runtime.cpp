@@ -11,6 +11,8 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <exception>
+#include <new>
 #include <random>
 #include <stdexcept>
 #include <system_error>
@@ -22,6 +24,7 @@
 #include "runtime/cpus.hpp"
 #include "runtime/limits.hpp"
 #include "runtime/log.hpp"
+#include "runtime/memory_reserve.hpp"
 #include "runtime/procfs.hpp"
 #include "runtime/usage.hpp"
 
@@ -101,7 +104,8 @@ int Runtime::run() {
   close_unused_sockets();
   enqueue(core::PlanAccepted{{}, make_plans(config_)});
   systemd_.start_watchdog();
-  context_.run();
+  while (!run_handlers()) {
+  }
   switch (exit_reason_.value_or(core::ExitReason::kStopped)) {
     case core::ExitReason::kStopped:
       return 0;
@@ -111,6 +115,17 @@ int Runtime::run() {
       return 4;
   }
   return 1;
+}
+
+// False: a handler failed. What it was about is lost, and the others go on.
+bool Runtime::run_handlers() try {
+  context_.run();
+  return true;
+} catch (const std::exception& error) {
+  if (memory_was_short()) server_->give_memory_back();
+  spdlog::error("unexpected failure: {}; the manager goes on", error.what());
+  schedule();
+  return false;
 }
 
 core::Plan Runtime::make_plans(const config::Config& config) {
@@ -142,6 +157,12 @@ void Runtime::schedule() {
 }
 
 void Runtime::turn() {
+  if (memory_was_short()) {
+    spdlog::error("the system refuses memory: requests that are being sent are cut off");
+    server_->give_memory_back();
+  } else {
+    refill_memory_reserve();
+  }
   if (exit_reason_) return finish_if_over();
   const core::Time begin = now();
   const auto output_end = WorkerOutput::Clock::now() + limits::kOutputTurn;
@@ -390,7 +411,12 @@ void Runtime::on_notification(core::WorkerId worker, const Notification& notific
 
 void Runtime::perform(const core::Actions& actions) {
   for (const core::Action& action : actions) {
-    std::visit([this](const auto& what) { perform(what); }, action);
+    try {
+      std::visit([this](const auto& what) { perform(what); }, action);
+    } catch (const std::exception& error) {
+      const std::string what = core::trace_action(action);
+      spdlog::error("unexpected failure: {}, in: {}", error.what(), what);
+    }
   }
 }
 
@@ -468,6 +494,8 @@ void Runtime::perform(const core::Spawn& action) {
     error = thrown.code().value();
   } catch (const boost::system::system_error& thrown) {
     error = thrown.code().value();
+  } catch (const std::bad_alloc&) {
+    error = ENOMEM;
   }
   children_.never_started(tag);
   not_started(action.worker, stage, error);

@@ -127,6 +127,7 @@ class Runtime {
   };
 
   // runtime.cpp: the loop.
+  bool run_handlers();
   void enqueue(core::Event event);
   void schedule();
   void turn();

@@ -193,6 +193,28 @@ TEST_CASE("a body of just 64 KiB is read") {
         "stop now\n");
 }
 
+TEST_CASE("bodies that are being sent take a bounded room together") {
+  ControlLimits limits;
+  limits.bodies = 100'000;
+  Running server(limits);
+  const std::string begun = "POST /v1/stop HTTP/1.1\r\nHost: o\r\nContent-Length: 60000\r\n\r\n{";
+  {
+    std::vector<std::unique_ptr<Client>> crowd;
+    for (int i = 0; i < 2; ++i) crowd.push_back(std::make_unique<Client>(server.socket()));
+    for (const auto& client : crowd) client->send(begun);
+    // One of them gets the room, and the other is told.
+    std::array<pollfd, 2> told{pollfd{crowd[0]->fd(), POLLIN, 0},
+                               pollfd{crowd[1]->fd(), POLLIN, 0}};
+    REQUIRE(poll(told.data(), 2, 10'000) == 1);
+    const std::size_t refused = told[0].revents != 0 ? 0 : 1;
+    CHECK(crowd[refused]->reply().status == 503);
+    CHECK(Client(server.socket()).get("/v1/status").status == 200);
+  }
+  REQUIRE(server.sessions_become(0));
+  CHECK(Client(server.socket()).post("/v1/stop", "{" + std::string(59'998, ' ') + "}").status ==
+        200);
+}
+
 TEST_CASE("an answer may come later; others are served meanwhile") {
   Running server;
   Client reload(server.socket());
@@ -342,6 +364,7 @@ TEST_CASE("followers that fill the house make way too") {
 TEST_CASE("a descriptor that a client sends holds up nobody") {
   Running server;
   Client client(server.socket());
+  std::vector<std::jthread> closing;  // ours may be the last close(2) of it
   std::vector<Lingering> sent(2);
   const auto send = [&](Lingering& one, const char* text) {
     iovec part{const_cast<char*>(text), std::strlen(text)};
@@ -353,7 +376,7 @@ TEST_CASE("a descriptor that a client sends holds up nobody") {
     header.msg_controllen = control.size();
     attach(header, one.socket.get());
     REQUIRE(sendmsg(client.fd(), &header, 0) > 0);
-    one.socket.reset();
+    closing.emplace_back([socket = std::move(one.socket)]() mutable { socket.reset(); });
   };
   send(sent[0], "GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
   CHECK(client.reply().status == 200);
