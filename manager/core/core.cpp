@@ -102,7 +102,10 @@ void Machine::on(const WorkerRequested& event) {
   Pool* pool = nullptr;
   Worker* worker = find(event.worker, &pool);
   if (worker == nullptr) return reply(event.op, Outcome::kNotFound);
-  if (state_.operations.size() >= limits::kOperations) return reply(event.op, Outcome::kBusy);
+  // Without an operation nobody waits for its end.
+  if (event.op && state_.operations.size() >= limits::kOperations) {
+    return reply(event.op, Outcome::kBusy);
+  }
   const bool recycle = event.request == WorkerRequest::kRecycle;
   if (recycle && (state_.stopping || pool->removed)) return reply(event.op, Outcome::kStopping);
   switch (event.request) {
@@ -118,6 +121,7 @@ void Machine::on(const WorkerRequested& event) {
       break;
   }
   touch(*pool);
+  if (!event.op) return;
   state_.operations.push_back({event.op, event.request, pool->id, worker->slot, worker->id});
 }
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <system_error>
 
+#include "runtime/descriptors.hpp"
 #include "runtime/signals.hpp"
 
 namespace ostler::daemon {
@@ -33,9 +34,7 @@ void open_standard_descriptors() {
 std::optional<rlimit> raise_open_files() {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return std::nullopt;
-  rlimit raised = limit;
-  raised.rlim_cur = raised.rlim_max;
-  if (::setrlimit(RLIMIT_NOFILE, &raised) != 0) return std::nullopt;
+  if (runtime::SpareNumbers::set_aside() != 0) return std::nullopt;
   return limit;
 }
 

@@ -1,8 +1,10 @@
 #include "runtime/descriptors.hpp"
 
+#include <sys/resource.h>
 #include <sys/uio.h>
 
 #include <array>
+#include <cerrno>
 #include <cstring>
 
 namespace ostler::runtime {
@@ -10,7 +12,37 @@ namespace {
 
 constexpr int kPassRights = 83;  // SO_PASSRIGHTS: newer than the headers
 
+// Where the limit is lower than this, the manager needs all that there are.
+constexpr rlim_t kEnough = 4 * kMostDescriptors;
+
+struct Limits {
+  rlimit usual{};
+  rlimit all{};
+  bool differ = false;
+};
+Limits limits;  // the main thread's
+
 }  // namespace
+
+int SpareNumbers::set_aside() {
+  if (::getrlimit(RLIMIT_NOFILE, &limits.all) != 0) return errno;
+  limits.all.rlim_cur = limits.all.rlim_max;
+  limits.usual = limits.all;
+  limits.differ = limits.all.rlim_max >= kEnough;
+  if (limits.differ) limits.usual.rlim_cur -= kMostDescriptors;
+  return ::setrlimit(RLIMIT_NOFILE, &limits.usual) == 0 ? 0 : errno;
+}
+
+SpareNumbers::SpareNumbers() {
+  if (limits.differ) ::setrlimit(RLIMIT_NOFILE, &limits.all);
+}
+
+SpareNumbers::~SpareNumbers() {
+  if (!limits.differ) return;
+  const int error = errno;
+  ::setrlimit(RLIMIT_NOFILE, &limits.usual);
+  errno = error;
+}
 
 std::vector<UniqueFd> descriptors_of(msghdr& message) {
   std::vector<UniqueFd> descriptors;
@@ -35,6 +67,7 @@ Received receive(int socket, void* into, std::size_t size) {
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kMostDescriptors)> control{};
   header.msg_control = control.data();
   header.msg_controllen = control.size();
+  const SpareNumbers spare;
   Received received;
   received.size = ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
   if (received.size < 0) return received;

@@ -17,6 +17,19 @@ constexpr std::size_t kMostDescriptors = 253;
 
 std::vector<UniqueFd> descriptors_of(msghdr& message);
 
+// Numbers are kept for what is received, when the manager can have no other descriptor any more:
+// the soft limit of open files stays below the hard one by so many, but while this lives.
+class SpareNumbers {
+ public:
+  SpareNumbers();
+  ~SpareNumbers();
+  SpareNumbers(const SpareNumbers&) = delete;
+  SpareNumbers& operator=(const SpareNumbers&) = delete;
+
+  // Sets the soft limit. With a low hard limit there are none. 0 or errno.
+  static int set_aside();
+};
+
 struct Received {
   ssize_t size = -1;  // as recvmsg(2) returns it; errno is set if that is -1
   bool truncated = false;

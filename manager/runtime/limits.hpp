@@ -98,6 +98,8 @@ inline constexpr std::size_t kSelectorRuns = 300;
 // Connections accepted and handed over in one turn; and how many may be on their way to one worker.
 inline constexpr int kDispatchPerTurn = 128;
 inline constexpr std::uint64_t kUntaken = 64;
+// How soon the workers of a listener that others break again and again are replaced for it again.
+inline constexpr core::Duration kStrandedAgain = seconds(60);
 // Connections accepted at a time on a thread of its own.
 inline constexpr int kAcceptBatch = 16;
 // A worker that does one thing at a time is quick if each of so many requests took less than this

@@ -13,6 +13,8 @@
 #include <tuple>
 #include <utility>
 
+#include "runtime/clock.hpp"
+#include "runtime/limits.hpp"
 #include "runtime/selector.hpp"
 #include "runtime/socket_name.hpp"
 #include "runtime/socket_path.hpp"
@@ -26,12 +28,13 @@ using config::AddressKind;
 struct Listeners::Socket {
   std::vector<Member> members;
   config::Listener listener;
-  bool grouped = false;      // its sockets may share their address
-  SocketPath path;           // of a unix path that was bound here
-  std::string inherited;     // NAME; empty: opened here
-  bool turned_away = false;  // no new connection finds it
-  bool shown_later = false;  // not before a worker for it is ready
-  bool told_dead = false;    // it was shut down, and cannot listen again: logged once
+  bool grouped = false;                   // its sockets may share their address
+  SocketPath path;                        // of a unix path that was bound here
+  std::string inherited;                  // NAME; empty: opened here
+  bool turned_away = false;               // no new connection finds it
+  bool shown_later = false;               // not before a worker for it is ready
+  bool told_dead = false;                 // it was shut down, and cannot listen again: logged once
+  std::optional<core::Time> stranded_at;  // when workers were last told of as stranded
   [[nodiscard]] bool is_tcp() const { return listener.address.kind == AddressKind::kTcp; }
 };
 
@@ -137,6 +140,16 @@ std::string Listeners::fault(const std::string& key) const {
   return text + (socket.inherited.empty() ? "Restart ostlerd" : "Restart whoever handed it over");
 }
 
+namespace {
+
+std::set<core::WorkerId> owners_of(const std::vector<Member>& members) {
+  std::set<core::WorkerId> owners;
+  for (const Member& member : members) owners.insert(member.owners.begin(), member.owners.end());
+  return owners;
+}
+
+}  // namespace
+
 bool Listeners::mend(const std::string& key, ListenError& error) {
   const auto found = sockets_.find(key);
   if (found == sockets_.end() || found->second.turned_away) return true;
@@ -145,18 +158,22 @@ bool Listeners::mend(const std::string& key, ListenError& error) {
   if (shut_down && !socket.path) return listen_again(key, socket, error);
   if (!shut_down && !(socket.path && !socket.path.is_there())) return true;
   if (shut_down) socket.path.unlink();  // if it leads there still
+  const std::set<core::WorkerId> before = owners_of(socket.members);
   if (!open_anew(key, socket, error)) return false;
-  if (shut_down) {
-    spdlog::warn(
-        "{} had been shut down by a process that has it: it is bound anew. Workers that run still "
-        "have the old socket, to which nobody can connect; a reload replaces them",
-        key);
-    return true;
-  }
   spdlog::warn(
-      "{} had been removed or replaced: it is bound anew. Workers that run still have the old "
-      "socket, to which nobody can connect; a reload replaces them",
-      key);
+      "{} had been {}: it is bound anew. Workers that have the old socket, to which nobody "
+      "can connect, {}",
+      key, shut_down ? "shut down by a process that has it" : "removed or replaced",
+      tell_stranded(socket, before) ? "are replaced" : "are replaced by a reload");
+  return true;
+}
+
+// False: not so soon after the last time.
+bool Listeners::tell_stranded(Socket& socket, const std::set<core::WorkerId>& workers) const {
+  const core::Time at = now();
+  if (socket.stranded_at && at - *socket.stranded_at < limits::kStrandedAgain) return false;
+  socket.stranded_at = at;
+  if (stranded_ && !workers.empty()) stranded_(workers);
   return true;
 }
 
@@ -166,13 +183,18 @@ bool Listeners::listen_again(const std::string& key, Socket& socket, ListenError
     if (!std::exchange(socket.told_dead, true)) spdlog::error("{} {}", key, fault(key));
     return true;
   }
+  std::set<core::WorkerId> owners;
   for (const Member& member : socket.members) {
     if (!is_shut_down(member.fd)) continue;
     if (::listen(member.fd.get(), socket.listener.backlog) != 0) {
       return explain(error, socket.listener, "listen");
     }
+    owners.insert(member.owners.begin(), member.owners.end());
   }
-  spdlog::warn("{} had been shut down by a process that has it: it listens again", key);
+  spdlog::warn(
+      "{} had been shut down by a process that has it: it listens again. Workers that have "
+      "it, and may have stopped accepting, {}",
+      key, tell_stranded(socket, owners) ? "are replaced" : "are replaced by a reload");
   return true;
 }
 

@@ -118,6 +118,11 @@ class Listeners {
   // In the order of their indices for a selector (selector.hpp); a reference until the next change.
   [[nodiscard]] const std::vector<Member>& members(const std::string& key) const;
   [[nodiscard]] std::vector<std::string> keys() const;
+  // Called when a socket has been mended: these workers had it before, and may accept no more. Not
+  // again within a minute: it may be that each worker does that when it goes.
+  void on_stranded(std::function<void(const std::set<core::WorkerId>&)> stranded) {
+    stranded_ = std::move(stranded);
+  }
   // Called before a descriptor is closed.
   void on_closing(std::function<void(int fd)> closing) { closing_ = std::move(closing); }
 
@@ -165,7 +170,9 @@ class Listeners {
   InheritedSockets inherited_;
   std::map<std::string, Socket> sockets_;
   std::vector<Former> former_;
+  bool tell_stranded(Socket& socket, const std::set<core::WorkerId>& workers) const;
   std::function<void(int fd)> closing_;
+  std::function<void(const std::set<core::WorkerId>&)> stranded_;
 };
 
 }  // namespace ostler::runtime

@@ -137,6 +137,7 @@ bool NotifySocket::receive_one(Bound& bound) {
   message.msg_iovlen = 1;
   message.msg_control = control.data();
   message.msg_controllen = control.size();
+  const SpareNumbers spare;
   const ssize_t size =
       recvmsg(bound.descriptor.native_handle(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
   if (size < 0) return errno == EINTR;

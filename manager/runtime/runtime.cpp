@@ -72,6 +72,11 @@ Runtime::Runtime(boost::asio::io_context& context, const config::Config& config,
       signals_(context, [this](int signal) { on_signal(signal); }),
       backlog_watch_(context),
       timer_(context) {
+  listeners_.on_stranded([this](const std::set<core::WorkerId>& workers) {
+    for (const core::WorkerId worker : workers) {
+      enqueue(core::WorkerRequested{{}, worker, core::WorkerRequest::kRecycle});
+    }
+  });
   listeners_.on_closing([this](int fd) {
     doorbell_.forget(fd);
     steering_.forget(fd);
