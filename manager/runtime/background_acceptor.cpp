@@ -7,6 +7,7 @@
 #include <boost/asio/post.hpp>
 #include <cerrno>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -35,6 +36,14 @@ struct BackgroundAcceptor::State {
   }
 
   void run(const std::shared_ptr<State>& self) {
+    try {
+      accept(self);
+    } catch (const std::bad_alloc&) {
+      end(self, ENOMEM);
+    }
+  }
+
+  void accept(const std::shared_ptr<State>& self) {
     for (int left = limits::kAcceptBatch; left > 0; --left) {
       ::fcntl(listener.get(), F_SETFL, O_NONBLOCK);
       pollfd waiting{listener.get(), POLLIN, 0};

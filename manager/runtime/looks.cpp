@@ -2,6 +2,7 @@
 
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <exception>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -22,10 +23,13 @@ struct Looks::Shared {
 
   template <class Tell>
   void run(Tell tell) {
-    for (std::size_t number = 0; look(number); ++number) {
-      const std::lock_guard lock(mutex);
-      if (given_up) break;
-      at = number + 1;
+    try {
+      for (std::size_t number = 0; look(number); ++number) {
+        const std::lock_guard lock(mutex);
+        if (given_up) break;
+        at = number + 1;
+      }
+    } catch (const std::exception&) {  // the system refuses memory: the rest is not known
     }
     const std::lock_guard lock(mutex);
     over = true;

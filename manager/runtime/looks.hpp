@@ -23,8 +23,9 @@ namespace ostler::runtime {
 class Looks {
  public:
   struct Sweep {
-    // In the thread: makes the look with this number, from 0; false: it was the last one. It may
-    // outlive all else, so it owns what it writes to. That is read when it has been made.
+    // In the thread: makes the look with this number, from 0; false: it was the last one, and so is
+    // one that throws. It may outlive all else, so it owns what it writes to. That is read when it
+    // has been made.
     std::function<bool(std::size_t)> look;
     // On the loop, one of the two: all have been made; or that one has not come back, while those
     // before it have been made.

@@ -108,7 +108,11 @@ void Runtime::perform(const core::Note& action) {
       listeners_.show(Listeners::key(pool.name, listener));
     }
   }
-  hung&& process != processes_.end() ? look_at_hung(action, process->second) : tell(action);
+  if (hung && process != processes_.end()) {
+    look_at_hung(action, process->second);
+  } else {
+    tell(action);
+  }
   note_reload(action);
   if (action.kind == core::NoteKind::kWorkerStopping) note_asked_to_stop(action.worker);
   const bool decided =

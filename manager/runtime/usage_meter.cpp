@@ -26,6 +26,7 @@ struct UsageMeter::Sweep {
   core::Time begin = now();
   std::vector<Result> results = std::vector<Result>(todo.size());
   std::size_t made = 0;
+  std::size_t lost = 0;  // the one whose look has not come back
 
   template <class Measure>
   bool make(std::size_t number, const Measure& measure) {
@@ -113,6 +114,7 @@ void UsageMeter::finished(const Sweep& sweep) {
 // The thread may write its result at any time from now on.
 void UsageMeter::give_up(const std::shared_ptr<Sweep>& sweep, std::size_t number) {
   for (std::size_t i = 0; i < number; ++i) tell(*sweep, i);
+  sweep->lost = number;
   const Subject& stuck = sweep->todo[number];
   lost_.push_back(stuck);
   for (std::size_t i = number + 1; i < sweep->todo.size(); ++i) {
@@ -124,8 +126,8 @@ void UsageMeter::give_up(const std::shared_ptr<Sweep>& sweep, std::size_t number
 }
 
 void UsageMeter::came_back(const Sweep& sweep) {
-  std::erase(lost_, sweep.todo[sweep.made - 1]);
-  tell(sweep, sweep.made - 1);
+  std::erase(lost_, sweep.todo[sweep.lost]);
+  if (sweep.made > sweep.lost) tell(sweep, sweep.lost);
 }
 
 void UsageMeter::tell(const Sweep& sweep, std::size_t number) {
