@@ -62,7 +62,7 @@ struct BackgroundAcceptor::State {
 
  private:
   // The acceptor ends on the loop's thread, so that it is there if it was there just before.
-  void post(const std::shared_ptr<State>& self, bool over, int error) {
+  void post(const std::shared_ptr<State>& self, bool over, int error) const {
     if (acceptor == nullptr) return;
     boost::asio::post(acceptor->context_, [self, over, error] {
       if (self->acceptor != nullptr) self->acceptor->collect(over, error);

@@ -151,7 +151,10 @@ void Dispatcher::Port::accept_aside(int fd, const std::string& listener) {
     BackgroundAcceptor::Hooks hooks;
     hooks.accepted = [this, listener](std::vector<UniqueFd> accepted) {
       dispatcher_.starvation_told_ = false;
-      for (UniqueFd& one : accepted) pending_.push_back({std::move(one), listener});
+      for (UniqueFd& one : accepted) {
+        Connection connection{std::move(one), listener};
+        pending_.push_back(std::move(connection));
+      }
       hand_over();
     };
     hooks.over = [this, listener](int error) {

@@ -51,9 +51,9 @@ void LogSource::drop(std::uint64_t lines) {
 }
 
 LogQueue::LogQueue(std::shared_ptr<LogOutput> output)
-    : own_(std::make_shared<LogSource>(nullptr,
-                                       LogSource::What{"the manager", "", "", nullptr, output},
-                                       LogShare{limits::kLogOwnLines, limits::kLogOwnBytes})) {}
+    : own_(std::make_shared<LogSource>(
+          nullptr, LogSource::What{"the manager", "", "", nullptr, std::move(output)},
+          LogShare{limits::kLogOwnLines, limits::kLogOwnBytes})) {}
 
 void LogQueue::add(LogLine line) {
   {

@@ -1,7 +1,8 @@
 #include "runtime/memory_reserve.hpp"
 
+#include <sys/mman.h>
+
 #include <atomic>
-#include <cstdlib>
 #include <new>
 
 #include "runtime/limits.hpp"
@@ -14,9 +15,11 @@ std::atomic<bool> was_short{false};
 
 // Never written to: it takes addresses, and no memory.
 void set_aside() {
-  void* const block = std::malloc(limits::kMemoryReserve);
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+  void* const block = ::mmap(nullptr, limits::kMemoryReserve, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (block == MAP_FAILED) return;
   void* expected = nullptr;
-  if (block != nullptr && !reserve.compare_exchange_strong(expected, block)) std::free(block);
+  if (!reserve.compare_exchange_strong(expected, block)) ::munmap(block, limits::kMemoryReserve);
 }
 
 // A new-handler either makes memory available, or throws: new.handler in the C++ standard.
@@ -24,7 +27,7 @@ void fall_back() {
   was_short = true;
   void* const block = reserve.exchange(nullptr);
   if (block == nullptr) throw std::bad_alloc();
-  std::free(block);
+  ::munmap(block, limits::kMemoryReserve);
 }
 
 }  // namespace

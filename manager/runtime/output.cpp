@@ -68,7 +68,7 @@ void OutputTurns::schedule(std::chrono::nanoseconds after) {
     is_scheduled_ = false;
     take_turn();
   };
-  if (after == after.zero()) return boost::asio::post(context_, [turn] { turn({}); });
+  if (after.count() == 0) return boost::asio::post(context_, [turn] { turn({}); });
   timer_.expires_after(after);
   timer_.async_wait(turn);
 }
@@ -129,7 +129,7 @@ void WorkerOutput::wait() {
 
 void WorkerOutput::drain(Clock::time_point end) {
   has_last_words_ = true;
-  std::array<char, limits::kOutputRead> buffer;
+  std::array<char, limits::kOutputRead> buffer{};
   for (std::size_t budget = limits::kOutputDrain; budget > 0;) {
     const std::size_t size = read_into(std::span(buffer).first(std::min(budget, buffer.size())));
     if (size == 0) break;
@@ -172,7 +172,7 @@ WorkerOutput::Left WorkerOutput::read_batch() {
     if (bytes.empty()) unread_ = {}, taken_ = 0;
     return Left::kMore;
   }
-  std::array<char, limits::kOutputRead> buffer;
+  std::array<char, limits::kOutputRead> buffer{};
   const std::size_t size = read_into(buffer);
   if (size > 0) {
     std::string_view bytes(buffer.data(), size);
@@ -237,7 +237,7 @@ void WorkerOutput::give_up() {
     if (!bytes.empty()) is_unfinished = !bytes.ends_with('\n');
   };
   count(unread());
-  std::array<char, limits::kOutputRead> buffer;
+  std::array<char, limits::kOutputRead> buffer{};
   for (std::size_t budget = limits::kOutputGivenUp; budget > 0;) {
     const std::size_t size = read_into(std::span(buffer).first(std::min(budget, buffer.size())));
     if (size == 0) break;

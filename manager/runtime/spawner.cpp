@@ -98,25 +98,28 @@ struct Child {
   int over = -1;  // closed by exec, and by the child's end; moved behind its other descriptors
   pid_t parent = 0;
   // Written while the parent may read; not of std::atomic, whose functions would be instrumented.
-  Stage at = Stage::kNone;  // the last that it passed; kExec: it is about to execute its program
-  Stage failed = Stage::kNone;
+  int at = 0;  // the last Stage that it passed; kExec: it is about to execute its program
+  int failed = 0;
   int error = 0;
 };
 
-template <class Value>
-Value read(const Value& written_by_child) {
+int read(const int& written_by_child) {
   return __atomic_load_n(&written_by_child, __ATOMIC_ACQUIRE);
+}
+
+Stage read_stage(const int& written_by_child) {
+  return static_cast<Stage>(read(written_by_child));
 }
 
 OSTLER_IN_CHILD bool refuse(Child& child, Stage stage, int error) {
   __atomic_store_n(&child.error, error, __ATOMIC_RELAXED);
-  __atomic_store_n(&child.failed, stage, __ATOMIC_RELEASE);
+  __atomic_store_n(&child.failed, static_cast<int>(stage), __ATOMIC_RELEASE);
   return false;
 }
 
 OSTLER_IN_CHILD bool passed(Child& child, Stage stage, long result) {
   if (result < 0) return refuse(child, stage, static_cast<int>(-result));
-  __atomic_store_n(&child.at, stage, __ATOMIC_RELAXED);
+  __atomic_store_n(&child.at, static_cast<int>(stage), __ATOMIC_RELAXED);
   return true;
 }
 
@@ -465,14 +468,14 @@ void Newborn::fail(std::string stage, int error) {
 }
 
 std::string Newborn::at() const {
-  return name_of(read(memory_->child.at));
+  return name_of(read_stage(memory_->child.at));
 }
 
 Newborn::State Newborn::look() {
   char nothing = 0;
   if (state_ != State::kStarting || ::read(over_.get(), &nothing, 1) != 0) return state_;
-  const Stage failed = read(memory_->child.failed);
-  const Stage at = read(memory_->child.at);
+  const Stage failed = read_stage(memory_->child.failed);
+  const Stage at = read_stage(memory_->child.at);
   if (failed != Stage::kNone) {
     fail(name_of(failed), read(memory_->child.error));
   } else if (at != Stage::kExec) {

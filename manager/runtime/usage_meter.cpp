@@ -130,7 +130,7 @@ void UsageMeter::came_back(const Sweep& sweep) {
   if (sweep.made > sweep.lost) tell(sweep, sweep.lost);
 }
 
-void UsageMeter::tell(const Sweep& sweep, std::size_t number) {
+void UsageMeter::tell(const Sweep& sweep, std::size_t number) const {
   const Sweep::Result& result = sweep.results[number];
   hooks_.measured(sweep.todo[number].worker, result.since, result.usage);
 }

@@ -56,7 +56,7 @@ class UsageMeter {
   void finished(const Sweep& sweep);
   void give_up(const std::shared_ptr<Sweep>& sweep, std::size_t number);
   void came_back(const Sweep& sweep);
-  void tell(const Sweep& sweep, std::size_t number);
+  void tell(const Sweep& sweep, std::size_t number) const;
   void go_on();
 
   boost::asio::io_context& context_;
