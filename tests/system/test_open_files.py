@@ -103,7 +103,9 @@ def test_with_a_low_hard_limit_clients_wait_until_others_have_left(manager, clie
     waiting.wait_for(40)
     waiting.wait_for(200, stay=False)
     assert one.pool()["restarts"] == 0
-    assert "Too many open files" not in one.log() and "descriptor" not in one.log()
+    assert "Too many open files" not in one.log()
+    # A connection counts as closed before its descriptor is: what comes then goes to the other.
+    assert model == "dispatch" or "descriptor" not in one.log()
     told = one.log().count("serve 1000 connections at a time: the limit of 64 open files allows")
     assert told == (2 if kind in ("threads", "async") else 0)  # once each
 
