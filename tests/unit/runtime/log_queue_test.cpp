@@ -19,6 +19,12 @@ namespace {
 using Lines = std::vector<std::string>;
 
 struct Fixture {
+  Fixture() = default;
+  // What is in the queue holds it.
+  ~Fixture() { written(*queue, *log); }
+  Fixture(const Fixture&) = delete;
+  Fixture& operator=(const Fixture&) = delete;
+
   std::shared_ptr<RecordedLog> log = std::make_shared<RecordedLog>();
   std::shared_ptr<LogQueue> queue = std::make_shared<LogQueue>(log);
 

@@ -226,6 +226,8 @@ TEST_CASE("a log that stands still holds up no worker") {
   with.log->await_line();
   worker.write(joined(numbers(0, 3000)));
   CHECK(with.run_until([&] { return worker.left() == 0; }));
+  // What was read has become lines, too.
+  CHECK(with.run_until([&] { return with.context.run_for(20ms) == 0; }));
   with.log->stand_still(false);
   CHECK(with.queue->finish(20s));
   writer.join();
