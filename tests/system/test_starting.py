@@ -15,7 +15,7 @@ class Lease:
 
     def __init__(self, path):
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # says that somebody waits
-        self.file = open(path, "r+b")
+        self.file = open(path, "rb")  # what is open for writing is not executed
         fcntl.fcntl(self.file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
 
     def __enter__(self):

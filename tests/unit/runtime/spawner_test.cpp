@@ -529,7 +529,7 @@ TEST_CASE("failed starts leak nothing") {
 // "Leases".
 class Lease {
  public:
-  explicit Lease(const fs::path& path) : file_(open(path.c_str(), O_RDWR | O_CLOEXEC)) {
+  explicit Lease(const fs::path& path) : file_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
     std::signal(SIGIO, SIG_IGN);  // says that somebody waits
     REQUIRE(fcntl(file_.get(), F_SETLEASE, F_WRLCK) == 0);
   }
