@@ -71,8 +71,10 @@ struct BackgroundAcceptor::State {
 };
 
 BackgroundAcceptor::BackgroundAcceptor(boost::asio::io_context& context, int listener, Hooks hooks)
-    : context_(context), hooks_(std::move(hooks)), state_(std::make_shared<State>()) {
-  state_->listener = UniqueFd(::fcntl(listener, F_DUPFD_CLOEXEC, 3));
+    : context_(context),
+      listener_(listener),
+      hooks_(std::move(hooks)),
+      state_(std::make_shared<State>()) {
   state_->acceptor = this;
 }
 
@@ -83,11 +85,12 @@ BackgroundAcceptor::~BackgroundAcceptor() {
 
 void BackgroundAcceptor::accept() {
   if (std::exchange(busy_, true)) return;
+  if (!state_->listener) state_->listener = UniqueFd(::fcntl(listener_, F_DUPFD_CLOEXEC, 3));
+  if (!state_->listener) return state_->end(state_, errno);
   try {
     std::thread([state = state_] { state->run(state); }).detach();
   } catch (const std::system_error& error) {
-    busy_ = false;
-    hooks_.over(error.code().value());
+    state_->end(state_, error.code().value());
   }
 }
 

@@ -30,7 +30,7 @@ class BackgroundAcceptor {
   BackgroundAcceptor(const BackgroundAcceptor&) = delete;
   BackgroundAcceptor& operator=(const BackgroundAcceptor&) = delete;
 
-  // Takes a few of those that wait, unless it is at it already. Returns at once.
+  // Takes a few of those that wait, unless it is at it already. Returns at once, and calls nothing.
   void accept();
   [[nodiscard]] bool busy() const { return busy_; }
 
@@ -39,6 +39,7 @@ class BackgroundAcceptor {
   void collect(bool over, int error);
 
   boost::asio::io_context& context_;
+  int listener_;
   Hooks hooks_;
   std::shared_ptr<State> state_;
   bool busy_ = false;

@@ -472,6 +472,13 @@ TEST_CASE("without a descriptor to be had, it is tried again after a while and n
           doctest::skip(kSanitized)) {
   wait_until_all_is_closed();
   Fixture with(1, 100);
+  SUBCASE("a socket of its own") {}
+  SUBCASE("a socket that a worker has had") {
+    runtime::ListenError error;
+    REQUIRE(with.listeners.share(with.key, core::WorkerId{99}, error) >= 0);
+    with.listeners.release(core::WorkerId{99});
+    with.serve();
+  }
   rlimit before{};
   REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
   with.connect(2);
