@@ -130,7 +130,7 @@ class ControlServer::Impl : public ControlHost, public std::enable_shared_from_t
   BackgroundCloser& closer() override { return closer_; }
 
   bool take_room(std::size_t bytes) override {
-    if (bytes > limits_.bodies - bodies_ || memory_was_short()) return false;
+    if (bytes > limits_.bodies - bodies_ || memory_is_short()) return false;
     bodies_ += bytes;
     return true;
   }

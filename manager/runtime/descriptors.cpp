@@ -15,32 +15,33 @@ constexpr int kPassRights = 83;  // SO_PASSRIGHTS: newer than the headers
 // Where the limit is lower than this, the manager needs all that there are.
 constexpr rlim_t kEnough = 4 * kMostDescriptors;
 
-struct Limits {
+// Of open files. The main thread's.
+struct OpenFiles {
   rlimit usual{};
   rlimit all{};
   bool differ = false;
 };
-Limits limits;  // the main thread's
+OpenFiles open_files;
 
 }  // namespace
 
 int SpareNumbers::set_aside() {
-  if (::getrlimit(RLIMIT_NOFILE, &limits.all) != 0) return errno;
-  limits.all.rlim_cur = limits.all.rlim_max;
-  limits.usual = limits.all;
-  limits.differ = limits.all.rlim_max >= kEnough;
-  if (limits.differ) limits.usual.rlim_cur -= kMostDescriptors;
-  return ::setrlimit(RLIMIT_NOFILE, &limits.usual) == 0 ? 0 : errno;
+  if (::getrlimit(RLIMIT_NOFILE, &open_files.all) != 0) return errno;
+  open_files.all.rlim_cur = open_files.all.rlim_max;
+  open_files.usual = open_files.all;
+  open_files.differ = open_files.all.rlim_max >= kEnough;
+  if (open_files.differ) open_files.usual.rlim_cur -= kMostDescriptors;
+  return ::setrlimit(RLIMIT_NOFILE, &open_files.usual) == 0 ? 0 : errno;
 }
 
 SpareNumbers::SpareNumbers() {
-  if (limits.differ) ::setrlimit(RLIMIT_NOFILE, &limits.all);
+  if (open_files.differ) ::setrlimit(RLIMIT_NOFILE, &open_files.all);
 }
 
 SpareNumbers::~SpareNumbers() {
-  if (!limits.differ) return;
+  if (!open_files.differ) return;
   const int error = errno;
-  ::setrlimit(RLIMIT_NOFILE, &limits.usual);
+  ::setrlimit(RLIMIT_NOFILE, &open_files.usual);
   errno = error;
 }
 

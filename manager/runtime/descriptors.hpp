@@ -17,8 +17,8 @@ constexpr std::size_t kMostDescriptors = 253;
 
 std::vector<UniqueFd> descriptors_of(msghdr& message);
 
-// Numbers are kept for what is received, when the manager can have no other descriptor any more:
-// the soft limit of open files stays below the hard one by so many, but while this lives.
+// Keeps descriptor numbers free for what is received. The soft limit of open files is
+// kMostDescriptors below the hard one; while this lives it is equal to the hard one.
 class SpareNumbers {
  public:
   SpareNumbers();

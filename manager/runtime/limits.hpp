@@ -12,6 +12,8 @@ namespace ostler::runtime::limits {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
+// How soon after an unexpected failure the manager looks again what there is to do.
+inline constexpr auto kAfterFailure = milliseconds(100);
 // Set aside for when the system refuses memory.
 inline constexpr std::size_t kMemoryReserve = std::size_t{2} << 20U;
 // A worker's output: a longer line is cut into several; the last ones are kept for reports.

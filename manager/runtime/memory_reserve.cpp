@@ -37,6 +37,10 @@ void keep_memory_reserve() {
   std::set_new_handler(fall_back);
 }
 
+bool memory_is_short() {
+  return was_short;
+}
+
 bool memory_was_short() {
   return was_short.exchange(false);
 }

@@ -127,10 +127,18 @@ bool Runtime::run_handlers() try {
   context_.run();
   return true;
 } catch (const std::exception& error) {
-  if (memory_was_short()) server_->give_memory_back();
-  spdlog::error("unexpected failure: {}; the manager goes on", error.what());
-  schedule();
+  recover(error.what());
   return false;
+}
+
+// A moment later, or what fails again and again would keep the processor.
+void Runtime::recover(const std::string& failure) try {
+  if (memory_was_short()) server_->give_memory_back();
+  spdlog::error("unexpected failure: {}; the manager goes on", failure);
+  armed_.reset();
+  arm(now() + limits::kAfterFailure);
+} catch (const std::exception&) {
+  // Nor is there memory for that: the next thing that happens tries again.
 }
 
 core::Plan Runtime::make_plans(const config::Config& config) {
@@ -182,17 +190,12 @@ void Runtime::turn() {
     listeners_.release(exit.worker);  // whoever takes its place may get its sockets
   }
   core::Actions actions;
-  const auto apply = [&](const core::Event& event) {
-    const std::size_t before = actions.size();
-    core_.apply(event, begin, actions);
-    if (trace_.is_open()) record(core::trace_event(begin, event), actions, before);
-  };
-  const auto exits = exits_;
-  for (const core::Event& event : std::exchange(messages_, {})) apply(event);
-  for (const core::Exited& event : exits) apply(event);
-  const std::size_t before = actions.size();
-  const auto next = core_.reconcile(begin, actions);
-  if (trace_.is_open()) record(core::trace_reconcile(begin), actions, before);
+  std::optional<core::Time> next = begin + limits::kAfterFailure;
+  try {
+    next = decide(begin, actions);
+  } catch (const std::exception& error) {  // what has been decided is done all the same
+    spdlog::error("unexpected failure: {}; the manager goes on", error.what());
+  }
   if (!actions.empty()) check_invariants();
   perform(actions);
   take_log_settings();
@@ -201,6 +204,24 @@ void Runtime::turn() {
   if (changed) share_out();
   tell_systemd(changed);
   if (!farewell_) arm(next);
+}
+
+std::optional<core::Time> Runtime::decide(core::Time at, core::Actions& actions) {
+  const auto apply = [&](const core::Event& event) {
+    const std::size_t before = actions.size();
+    core_.apply(event, at, actions);
+    if (trace_.is_open()) record(core::trace_event(at, event), actions, before);
+  };
+  while (!messages_.empty()) {
+    const core::Event event = std::move(messages_.front());
+    messages_.pop_front();
+    apply(event);
+  }
+  for (const core::Exited& event : exits_) apply(event);
+  const std::size_t before = actions.size();
+  const auto next = core_.reconcile(at, actions);
+  if (trace_.is_open()) record(core::trace_reconcile(at), actions, before);
+  return next;
 }
 
 void Runtime::record(const std::string& cause, const core::Actions& actions, std::size_t from) {

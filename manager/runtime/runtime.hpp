@@ -128,9 +128,12 @@ class Runtime {
 
   // runtime.cpp: the loop.
   bool run_handlers();
+  void recover(const std::string& failure);
   void enqueue(core::Event event);
   void schedule();
   void turn();
+  // What the core makes of the batch, and when it wants to be asked again.
+  std::optional<core::Time> decide(core::Time at, core::Actions& actions);
   // Into the trace: what the core was told, and the actions from FROM on that came of it.
   void record(const std::string& cause, const core::Actions& actions, std::size_t from);
   void arm(std::optional<core::Time> next);
@@ -292,7 +295,7 @@ class Runtime {
   boost::asio::steady_timer timer_;
   std::optional<core::Time> armed_;
 
-  std::vector<core::Event> messages_;
+  std::deque<core::Event> messages_;
   std::vector<core::Exited> exits_;
   bool scheduled_ = false;
   std::uint64_t invariant_failures_ = 0;
