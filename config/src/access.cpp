@@ -140,7 +140,7 @@ std::string log_file_problem(const std::string& path, const Who& who) {
     return quote(path) + " is a symbolic link, and none is followed; for the manager's own, a " +
            "pool says 'inherit' and the log 'stderr'";
   }
-  // O_PATH: it is looked at and not opened.
+  // O_PATH has no effect on a device or a pipe, as opening it would have.
   const Descriptor file(open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   if (file.get() < 0) {
     if (errno == ENOENT) return folder_problem(path, who);

@@ -34,9 +34,9 @@ class Who {
 // Why WHO cannot make or replace a file at PATH: its folder is not there, or may not be entered or
 // written. A clause that stands alone, with what would be right; empty if nothing is known.
 std::string folder_problem(const std::string& path, const Who& who);
-// Why the manager does not write to the file FD, which may be open with O_PATH: it is none of its
-// own, or has another name too. Else whoever can put a file in its place could have the manager
-// write to any. /dev/null is fine. A clause that follows the file's name.
+// Why the manager does not write to FD, which may be open with O_PATH; empty: it may. The file must
+// be a regular file of the manager's user with one link, or /dev/null: a user who can replace the
+// file could redirect what root writes to any other file. A clause that follows the file's name.
 std::string own_file_problem(int fd);
 // Why WHO cannot append to the file at PATH, which is made if it is not there. Links are not
 // followed.

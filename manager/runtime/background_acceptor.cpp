@@ -45,7 +45,7 @@ struct BackgroundAcceptor::State {
 
   void accept(const std::shared_ptr<State>& self) {
     for (int left = limits::kAcceptBatch; left > 0; --left) {
-      ::fcntl(listener.get(), F_SETFL, O_NONBLOCK);
+      // The flag is not set again here: workers may be about to get the socket, and need it clear.
       pollfd waiting{listener.get(), POLLIN, 0};
       if (::poll(&waiting, 1, 0) != 1) break;
       UniqueFd connection(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));

@@ -20,8 +20,8 @@ inline constexpr std::size_t kMemoryReserve = std::size_t{2} << 20U;
 inline constexpr std::size_t kOutputLine = 8192;
 inline constexpr std::size_t kTailLines = 32;  // a stack of the SDK's fits
 inline constexpr std::size_t kTailLine = 512;
-// Workers' output is read in turn, so many bytes and lines of one before the next; how long at a
-// stretch, and for how long not after that, if more waits.
+// Reading workers' output: bytes and lines of one worker before it is the next one's turn; the time
+// for all of them before other handlers run, and the pause after that, if more waits.
 inline constexpr std::size_t kOutputRead = 8192;
 inline constexpr std::size_t kOutputBatch = 64;
 inline constexpr auto kOutputTurn = milliseconds(1);
@@ -137,8 +137,8 @@ inline constexpr std::size_t kRequestsNamed = 8;
 // What a worker may answer to a request of the manager's own, in bytes, before the rest is ignored.
 inline constexpr std::uint32_t kProbeHeader = 16 * 1024;
 inline constexpr std::uint64_t kProbeBody = 1024 * 1024;
-// For a status answer memory and CPU are measured for so long, and not again for a worker within so
-// long; and how long the answer waits for that.
+// Measuring memory and CPU for a status answer: the time for one sweep over the workers, the age at
+// which a worker's figures are measured again, and how long the answer waits.
 inline constexpr auto kSampleTurn = milliseconds(10);
 inline constexpr auto kSampleAge = seconds(3);
 inline constexpr auto kSamplePatience = milliseconds(25);

@@ -9,12 +9,13 @@
 namespace ostler::runtime {
 namespace {
 
-LogLine notice(const LogSource::What& source, std::uint64_t lines) {
+LogLine notice(const LogSource::What& source, std::uint64_t lines, bool for_want_of_memory) {
   LogLine line;
   line.time = std::chrono::system_clock::now();
   line.level = spdlog::level::warn;
   line.text = std::to_string(lines) + (lines == 1 ? " line of " : " lines of ") + source.who +
-              (lines == 1 ? " was" : " were") + " dropped: the log was not read";
+              (lines == 1 ? " was" : " were") + " dropped: the " +
+              (for_want_of_memory ? "system refused memory" : "log was not read");
   line.about = source.about;
   return line;
 }
@@ -145,6 +146,7 @@ void LogQueue::drop(const std::shared_ptr<LogSource>& source, std::uint64_t line
 
 // A line that could not be written for want of memory.
 void LogQueue::lost() noexcept {
+  own_->for_want_of_memory_ = true;
   try {
     drop(own_, 1);
   } catch (const std::exception&) {
@@ -179,7 +181,8 @@ void LogQueue::write_first(Lock& lock) {
   LogOutput* output = what.output.get();
   std::function<void()> tell;
   if (first.is_notice) {
-    first.line = notice(what, std::exchange(first.source->dropped_, 0));
+    first.line = notice(what, std::exchange(first.source->dropped_, 0),
+                        std::exchange(first.source->for_want_of_memory_, false));
     output = own_->what_.output.get();
   } else {
     if (take_out(first)) tell = tell_;

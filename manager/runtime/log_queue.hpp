@@ -72,7 +72,8 @@ class LogSource : public std::enable_shared_from_this<LogSource> {
   // The queue's, under its lock.
   std::size_t lines_ = 0;
   std::size_t bytes_ = 0;
-  std::uint64_t dropped_ = 0;  // what the notice that waits in the queue will say
+  std::uint64_t dropped_ = 0;        // what the notice that waits in the queue will say
+  bool for_want_of_memory_ = false;  // some of those that were dropped
   bool is_held_ = false;
 };
 
