@@ -61,3 +61,12 @@ TEST_CASE("the journal gets the same fields, and none of them can make another")
         "OSTLER_WORKER_PID=4243\nOSTLER_GENERATION=3\nOSTLER_REASON=said \"no\"\\x0a\n"
         "OSTLER_RETRY_IN=0.25\n");
 }
+
+TEST_CASE("what a terminal would obey is shown and not done") {
+  CHECK(printable("a\tb") == "a\tb");
+  CHECK(printable(std::string_view("\x1b[31m\x7f\0", 7)) == "\\x1b[31m\\x7f\\x00");
+  CHECK(printable("\xc2\x9b"
+                  "31mred") == "\\xc2\\x9b31mred");  // CSI as one character
+  CHECK(printable("\xc2\xa0\xc3\xa9\xe2\x82\xac") == "\xc2\xa0\xc3\xa9\xe2\x82\xac");
+  CHECK(printable("\xc2") == "\xc2");
+}
